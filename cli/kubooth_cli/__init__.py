@@ -1,0 +1,3 @@
+"""The `kubooth` command."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,224 @@
+"""`TrainConfig`: the whole of what a training needs to know, fully resolved; and nothing heavier than pydantic.
+
+The contract between the two halves: the operator (or `kubooth run`) resolves a job and a runtime into one of these,
+writes it as JSON, and every training process reads it. No field has a default here: defaults belong to the API
+models, where users read about them. `Auto` stays where only the training machine can decide.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kubooth_trainer.errors import ConfigError
+
+CONFIG_VERSION = 1
+
+STAGES = ("Download", "Prior", "Prepare", "Train", "Evaluate", "Upload")
+StageName = Literal["Download", "Prior", "Prepare", "Train", "Evaluate", "Upload"]
+
+Precision = Literal["Auto", "FP32", "BF16"]
+Switch = Literal["Auto", "Enabled", "Disabled"]
+SamplerName = Literal["EulerAncestral", "DDIM", "DPMSolverMultistep", "Euler", "DDPM"]
+LrSchedule = Literal["Constant", "Linear", "Cosine"]
+
+
+class Frozen(BaseModel):
+    """Base of every config part: immutable, closed, compared by value."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class JobIdentity(Frozen):
+    """Which job this is, for manifests, logs and status writes."""
+
+    name: str
+    namespace: str
+    uid: str | None
+    attempt: int
+
+
+class ModelConfig(Frozen):
+    """The base model: a folder in diffusers layout, safetensors only."""
+
+    uri: str
+    name: str | None  # catalogue name, when the job gave one
+
+
+class SubjectConfig(Frozen):
+    """The photos and the words for them. Templates hold `{identifier}` and `{class}`, replaced literally."""
+
+    images: str  # URI of a folder, prefix or archive (.zip, .tar, .tar.gz)
+    class_name: str
+    identifier: str | None  # None: choose a rare token with the model's own tokenizer
+    prompt_template: str
+    crop: Literal["Center", "Random"]
+    flip: bool
+
+
+class SamplerConfig(Frozen):
+    """How class images are sampled from the frozen model."""
+
+    name: SamplerName
+    steps: int
+    guidance_scale: float
+
+
+class PriorConfig(Frozen):
+    """Prior preservation (DreamBooth, arXiv 2208.12242, section 3.3)."""
+
+    enabled: bool
+    images: int
+    weight: float  # lambda
+    prompt: str  # holds {class}
+    negative_prompt: str
+    sampler: SamplerConfig
+    uri: str | None  # bring your own class images
+
+
+class EmaConfig(Frozen):
+    """Exponential moving average of the trained weights; the average is what is exported."""
+
+    decay: float
+
+
+class TrainingConfig(Frozen):
+    """Hyper-parameters. `batch_size` is global: instance images per optimizer step over all ranks."""
+
+    steps: int
+    learning_rate: float
+    train_text_encoder: bool
+    text_encoder_learning_rate: float
+    resolution: int | None  # pixels; None: the model's own
+    batch_size: int
+    gradient_accumulation: int | Literal["Auto"]
+    precision: Precision
+    gradient_checkpointing: Switch
+    optimizer: Literal["AdamW", "AdamW8bit"]
+    adam_beta1: float
+    adam_beta2: float
+    adam_epsilon: float
+    weight_decay: float
+    ema: EmaConfig | None
+    snr_gamma: float | None
+    offset_noise: float
+    zero_terminal_snr: bool
+    compile: bool
+    captions: bool  # use NAME.txt beside NAME.jpg as that photo's prompt template
+    lr_schedule: LrSchedule
+    warmup_steps: int
+    max_grad_norm: float
+    seed: int
+
+
+class ParallelismConfig(Frozen):
+    """Ranks and how DeepSpeed partitions the optimizer over them."""
+
+    nodes: int
+    devices_per_node: int
+    zero_stage: Annotated[int, Field(ge=0, le=3)] | Literal["Auto"]
+    offload: Literal["None", "Optimizer"]
+
+
+class CheckpointConfig(Frozen):
+    """Where and how often training state is kept."""
+
+    uri: str
+    every_steps: int
+    keep: int
+
+
+class EvaluationConfig(Frozen):
+    """Which pictures are sampled before and after, with equal seeds."""
+
+    prompts: tuple[str, ...]  # hold {identifier} and/or {class}
+    images_per_prompt: int
+    sampler: SamplerConfig
+
+
+class OutputConfig(Frozen):
+    """Where the result goes; `manifest.json` is written last."""
+
+    uri: str
+    format: Literal["Diffusers", "SingleFile"]
+    overwrite: bool
+
+
+class StorageConfig(Frozen):
+    """The S3 endpoint. Credentials are never here: boto3's default chain finds them."""
+
+    endpoint: str | None
+    region: str | None
+
+
+class TrainConfig(Frozen):
+    """One training, fully resolved."""
+
+    config_version: Literal[1]
+    job: JobIdentity
+    method: Literal["DreamBooth"]
+    model: ModelConfig
+    subject: SubjectConfig
+    prior: PriorConfig
+    training: TrainingConfig
+    parallelism: ParallelismConfig
+    checkpoints: CheckpointConfig
+    evaluation: EvaluationConfig
+    output: OutputConfig
+    storage: StorageConfig
+    workdir: str  # scratch of this node: downloads, class images, latents; survives a restart where it can
+
+    @property
+    def world_size(self) -> int:
+        return self.parallelism.nodes * self.parallelism.devices_per_node
+
+    def digest(self) -> str:
+        """SHA-256 (hex) over what decides the trained weights: equal digests may resume each other.
+
+        Leaves out where things are kept, how work is spread over devices, what is evaluated, and names.
+        """
+        decisive = self.model_dump(
+            mode="json",
+            exclude={
+                "job": True,
+                "parallelism": True,
+                "checkpoints": True,
+                "evaluation": True,
+                "output": True,
+                "storage": True,
+                "workdir": True,
+                "model": {"name"},
+                "training": {"gradient_accumulation", "gradient_checkpointing", "compile"},
+            },
+        )
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def load_config(path: Path) -> TrainConfig:
+    """Reads a `TrainConfig` from JSON. Raises ConfigError naming the field, also for another config version."""
+    try:
+        raw: Any = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read as a training config: {error}") from error
+    version = raw.get("config_version") if isinstance(raw, dict) else None
+    if version != CONFIG_VERSION:
+        raise ConfigError(
+            f"{path}: config version {version!r} does not fit this trainer (version {CONFIG_VERSION}): "
+            "use a trainer image of the same release as the operator"
+        )
+    try:
+        return TrainConfig.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{path}: {field}: {first['msg']}") from error
+
+
+def fill_prompt(template: str, *, identifier: str, class_name: str) -> str:
+    """Replaces `{identifier}` and `{class}` literally (never str.format), then folds double spaces."""
+    filled = template.replace("{identifier}", identifier).replace("{class}", class_name)
+    return " ".join(filled.split())

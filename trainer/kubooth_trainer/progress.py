@@ -1,0 +1,206 @@
+"""Progress as a seam: the trainer tells one `Reporter`, which keeps the whole state and hands events to sinks.
+
+Only rank 0 holds sinks. A sink that fails is dropped with a warning: it never stops training. The terminal and
+`--json` read the JSON lines that `JsonLines` writes to standard output; everything else goes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol, TextIO
+
+from kubooth_trainer.config import STAGES, StageName
+
+StageState = Literal["Pending", "Running", "Succeeded", "Skipped", "Failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageEvent:
+    """A stage changed state or moved on. Times are Unix seconds."""
+
+    stage: StageName
+    state: StageState
+    done: int
+    total: int
+    unit: str  # "files", "images", "steps"
+    start: float | None
+    end: float | None
+    note: str = ""  # for example "resumed at step 300"
+    type: str = "stage"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgressEvent:
+    """Training moved on. Losses are means over the steps since the last event."""
+
+    step: int
+    total: int
+    loss: float
+    instance_loss: float
+    prior_loss: float | None
+    grad_norm: float
+    learning_rate: float
+    samples_per_second: float  # instance and class images together
+    eta_seconds: float
+    time: float
+    type: str = "progress"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointEvent:
+    """A checkpoint is whole."""
+
+    uri: str
+    step: int
+    time: float
+    type: str = "checkpoint"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarningEvent:
+    """Something a person should know; training goes on."""
+
+    message: str
+    type: str = "warning"
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoEvent:
+    """A resolved fact worth showing: the identifier, the precision, the number of ranks."""
+
+    key: str
+    value: str
+    type: str = "info"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultEvent:
+    """The output stands."""
+
+    model: str  # URI of the model (folder or single file)
+    report: str  # URI of report.html
+    manifest: str
+    identifier: str
+    seconds: float
+    bytes: int
+    type: str = "result"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedEvent:
+    """The run ended without a result."""
+
+    reason: str
+    message: str
+    exit_code: int
+    type: str = "failed"
+
+
+Event = (
+    StageEvent | ProgressEvent | CheckpointEvent | WarningEvent | InfoEvent | ResultEvent | FailedEvent
+)
+
+EVENT_TYPES: dict[str, type[Any]] = {
+    "stage": StageEvent,
+    "progress": ProgressEvent,
+    "checkpoint": CheckpointEvent,
+    "warning": WarningEvent,
+    "info": InfoEvent,
+    "result": ResultEvent,
+    "failed": FailedEvent,
+}
+
+
+def event_to_json(event: Event) -> str:
+    """One line of JSON."""
+    return json.dumps(asdict(event), allow_nan=False)
+
+
+def event_from_json(line: str) -> Event | None:
+    """The event on a line of output, or None where the line is not one of ours (or of a newer version)."""
+    try:
+        raw = json.loads(line)
+        return EVENT_TYPES[raw["type"]](**raw)  # type: ignore[no-any-return]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+class Sink(Protocol):
+    """Where events go. `emit` may raise: the reporter then drops the sink and says so once."""
+
+    def emit(self, event: Event) -> None: ...
+
+
+class JsonLines:
+    """Writes one event per line to a stream, flushed."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def emit(self, event: Event) -> None:
+        self._stream.write(event_to_json(event) + "\n")
+        self._stream.flush()
+
+
+@dataclass
+class Reporter:
+    """Keeps the state of all stages and passes events on. Without sinks (other ranks) it only keeps state."""
+
+    sinks: list[Sink] = field(default_factory=list)
+    stages: dict[StageName, StageEvent] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    history: list[ProgressEvent] = field(default_factory=list)
+
+    def plan(self, skipped: Sequence[StageName] = ()) -> None:
+        """Announces every stage, so that a reader sees the whole way from the start."""
+        for stage in STAGES:
+            state: StageState = "Skipped" if stage in skipped else "Pending"
+            self._stage(stage=stage, state=state, done=0, total=0, unit="", start=None, end=None)  # type: ignore[arg-type]
+
+    def begin(self, stage: StageName, *, total: int, unit: str, done: int = 0, note: str = "") -> None:
+        self._stage(
+            stage=stage, state="Running", done=done, total=total, unit=unit, start=time.time(), end=None, note=note
+        )
+
+    def advance(self, stage: StageName, done: int) -> None:
+        now = self.stages[stage]
+        self._stage(
+            stage=stage, state="Running", done=done, total=now.total, unit=now.unit, start=now.start, end=None,
+            note=now.note,
+        )  # fmt: skip
+
+    def end(self, stage: StageName, *, state: StageState = "Succeeded", note: str = "") -> None:
+        now = self.stages[stage]
+        done = now.total if state == "Succeeded" else now.done
+        self._stage(
+            stage=stage, state=state, done=done, total=now.total, unit=now.unit, start=now.start, end=time.time(),
+            note=note or now.note,
+        )  # fmt: skip
+
+    def emit(self, event: Event) -> None:
+        """Hands an event to every sink; a sink that raises is dropped, and said once."""
+        if isinstance(event, ProgressEvent):
+            self.history.append(event)
+        if isinstance(event, WarningEvent):
+            self.warnings.append(event.message)
+        for sink in list(self.sinks):
+            try:
+                sink.emit(event)
+            except Exception as error:  # noqa: BLE001 - whatever a sink raises, training goes on
+                self.sinks.remove(sink)
+                print(f"progress sink {type(sink).__name__} failed and is dropped: {error}", file=sys.stderr)
+
+    def warn(self, message: str) -> None:
+        self.emit(WarningEvent(message=message))
+
+    def info(self, key: str, value: str) -> None:
+        self.emit(InfoEvent(key=key, value=value))
+
+    def _stage(self, **fields: Any) -> None:
+        event = StageEvent(**fields)
+        self.stages[event.stage] = event
+        self.emit(event)
