@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import sys
-import xml.etree.ElementTree as xml
+from xml.etree import ElementTree
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ def main(record: Path, results: Path) -> None:
     rounds = sorted(results.glob("*.xml"), key=lambda path: int(path.stem))
     tests: dict[str, list[dict[str, Any]]] = {}
     for path in rounds:
-        for case in xml.parse(path).getroot().iter("testcase"):
+        for case in ElementTree.parse(path).getroot().iter("testcase"):
             outcome = {"round": int(path.stem), "outcome": outcome_of(case), "seconds": float(case.get("time", "nan"))}
             tests.setdefault(f"{case.get('classname')}.{case.get('name')}", []).append(outcome)
     outcomes = [each["outcome"] for runs in tests.values() for each in runs]
@@ -38,7 +38,7 @@ def main(record: Path, results: Path) -> None:
     print(f"{record}: {content['totals']}")
 
 
-def outcome_of(case: xml.Element) -> str:
+def outcome_of(case: ElementTree.Element) -> str:
     kinds = {child.tag for child in case}
     if kinds & {"failure", "error"}:
         return "failed"
