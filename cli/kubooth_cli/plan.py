@@ -1,0 +1,96 @@
+"""From a job file and options to a `Plan`: loaded, validated, resolved, with devices and a working folder.
+
+Pure but for reading the files and asking the machine for its devices; writes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from kubooth_cli.devices import Devices, NotEnoughDevicesError, find_devices
+from kubooth_cli.workdir import default_workdir
+from kubooth_trainer.config import TrainConfig
+
+_SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*:", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asked for."""
+
+    job: Path
+    runtime: Path | None = None
+    devices: int | None = None
+    overrides: Sequence[str] = ()
+    output: str | None = None
+    workdir: Path | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will run, and where."""
+
+    config: TrainConfig
+    devices: Devices
+    workdir: Path
+
+
+def make_plan(request: Request, environment: Mapping[str, str] = os.environ) -> Plan:
+    """Reads, checks and resolves.
+
+    Raises:
+        SpecError: the job or runtime is wrong, or asks for devices that are not there; all errors at once.
+    """
+    from kubooth_operator.api.load import FieldError, SpecError, load_job, load_runtime
+    from kubooth_operator.api.local import local_runtime
+    from kubooth_operator.resolve import Target, resolve
+
+    job = load_job(request.job, overrides=list(request.overrides))
+    runtime = load_runtime(request.runtime) if request.runtime else local_runtime(models=bundled_models())
+    try:
+        devices = find_devices(request.devices, environment)
+    except NotEnoughDevicesError as error:
+        raise SpecError([FieldError("devices", str(error))]) from error
+
+    def resolved(workdir: Path) -> TrainConfig:
+        return resolve(
+            job,
+            runtime,
+            Target(
+                workdir=str(workdir),
+                checkpoints_uri=(workdir / "checkpoints").as_uri(),
+                base_uri=request.job.resolve().parent.as_uri(),
+                devices=devices.ranks,
+                output=output_uri(request.output) if request.output else None,
+                attempt=0,
+                namespace="default",
+            ),
+        )
+
+    # The default folder is named after the config's digest, which leaves the folder itself out.
+    workdir = request.workdir or default_workdir(resolved(Path("/nowhere")), environment)
+    workdir = workdir.expanduser().absolute()
+    return Plan(config=resolved(workdir), devices=devices, workdir=workdir)
+
+
+def bundled_models() -> dict[str, str]:
+    """The catalogue of the optional package `kubooth-world`: name to URI; empty where it is not installed."""
+    try:
+        import kubooth_world
+    except ImportError:
+        return {}
+    return {name: kubooth_world.model_path(name).resolve().as_uri() for name in kubooth_world.MODELS}
+
+
+def output_uri(given: str, base: Path | None = None) -> str:
+    """An absolute URI for `--output`: a path or `file:` URI is taken from the current folder (or `base`)."""
+    if given.lower().startswith("file:") and not given.lower().startswith("file:/"):
+        given = unquote(given[len("file:") :])
+    elif _SCHEME.match(given):
+        return given
+    return (base or Path.cwd()).joinpath(Path(given).expanduser()).absolute().as_uri()
