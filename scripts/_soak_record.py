@@ -7,10 +7,10 @@ import os
 import platform
 import subprocess
 import sys
-from xml.etree import ElementTree
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 PACKAGES = ("torch", "deepspeed", "diffusers", "transformers")
 
