@@ -1,0 +1,238 @@
+"""S3 as storage, at any endpoint. boto3 retries, splits and joins large objects; this file says with what patience.
+
+Conditional writes are the server's (`If-None-Match`, `If-Match`), also for multipart uploads, so that a writer that
+was cut off and replaced cannot overwrite its successor's files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kubooth_trainer.config import StorageConfig
+from kubooth_trainer.errors import ConfigError
+from kubooth_trainer.storage.location import Entry, Location, PreconditionFailedError, Upload
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import PutObjectRequestTypeDef
+
+_SHA256 = "kubooth-sha256"  # object metadata, written with the content in one request
+_FILES_AT_ONCE = 8
+_PARTS_AT_ONCE = 4  # of one file
+_PART_BYTES = 8 << 20
+_DELETES_AT_ONCE = 1000  # the protocol's limit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long an endpoint may fail before it counts as unavailable.
+
+    Attempts follow botocore's standard mode: exponential back-off with full jitter. No attempt starts after
+    `retry_seconds`, and none waits longer than `connect_seconds` or `read_seconds` for the network.
+    """
+
+    attempts: int = 12
+    retry_seconds: float = 20
+    connect_seconds: float = 4
+    read_seconds: float = 30  # between two bytes, not for a whole object
+
+
+class S3Backend:
+    """`s3://bucket/key` at one endpoint. Threads may share it. Credentials come from boto3's default chain."""
+
+    def __init__(self, config: StorageConfig, patience: Patience) -> None:
+        import boto3
+        from boto3.s3.transfer import TransferConfig
+        from botocore.config import Config
+
+        from kubooth_trainer.storage.s3_errors import shown
+
+        endpoint = config.endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        self._patience = patience
+        self._transfers = TransferConfig(
+            multipart_threshold=_PART_BYTES, multipart_chunksize=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE
+        )
+        self._conditions: dict[tuple[str, str], dict[str, str]] = {}
+        try:
+            self._client: S3Client = boto3.client(
+                "s3",
+                endpoint_url=endpoint,
+                region_name=config.region,
+                config=Config(
+                    retries={"mode": "standard", "total_max_attempts": patience.attempts},
+                    connect_timeout=patience.connect_seconds,
+                    read_timeout=patience.read_seconds,
+                    max_pool_connections=_FILES_AT_ONCE * _PARTS_AT_ONCE,
+                    # Servers of one's own seldom have a name per bucket.
+                    s3={"addressing_style": "path" if endpoint else "auto"},
+                ),
+            )
+        except ValueError as error:
+            raise ConfigError(
+                f"storage.endpoint: {shown(endpoint or '')!r} is not a URL: write http(s)://HOST:PORT"
+            ) from error
+        self._endpoint = shown(self._client.meta.endpoint_url)
+        self._client.meta.events.register("request-created.s3", self._give_up_in_time)
+        for operation in ("PutObject", "CompleteMultipartUpload"):
+            self._client.meta.events.register(f"before-parameter-build.s3.{operation}", self._add_condition)
+
+    def list(self, location: Location) -> list[Entry]:
+        with self._explained(location):
+            found = [item for item in self._objects(location) if not item["Key"].endswith("/")]
+            skip = len(location.key) + 1 if location.key else 0
+            entries = [
+                Entry(
+                    name=item["Key"][skip:],
+                    uri=f"s3://{location.bucket}/{item['Key']}",
+                    size=item["Size"],
+                    version=item["ETag"],
+                    modified=item["LastModified"].timestamp(),
+                )
+                for item in found
+            ]
+            if not entries and location.key and (head := self._head(location)):
+                name = location.key.rpartition("/")[2]
+                entries = [
+                    Entry(
+                        name=name,
+                        uri=location.uri,
+                        size=head["ContentLength"],
+                        version=head["ETag"],
+                        modified=head["LastModified"].timestamp(),
+                    )
+                ]
+            return sorted(entries, key=lambda entry: entry.name)
+
+    def exists(self, location: Location) -> bool:
+        with self._explained(location):
+            return self._head(location) is not None
+
+    def read(self, location: Location) -> tuple[bytes, str]:
+        with self._explained(location):
+            answer = self._client.get_object(Bucket=location.bucket, Key=location.key)
+            return answer["Body"].read(), answer["ETag"]
+
+    def write(self, location: Location, data: bytes, *, if_absent: bool, if_version: str | None) -> None:
+        request: PutObjectRequestTypeDef = {"Bucket": location.bucket, "Key": location.key, "Body": data}
+        request.update(_condition(if_absent, if_version))  # type: ignore[typeddict-item]
+        with self._explained(location, if_version):
+            try:
+                self._client.put_object(**request)
+            except self._client.exceptions.ClientError as error:
+                # A retry after a lost answer finds our own first attempt in its way.
+                if not (error.response["ResponseMetadata"].get("RetryAttempts") and self._holds(location, data)):
+                    raise
+
+    def download(self, location: Location, path: Path, advance: Callable[[int], None]) -> None:
+        with self._explained(location):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._client.download_file(
+                location.bucket, location.key, str(path), Callback=advance, Config=self._transfers
+            )
+
+    def upload(self, upload: Upload, location: Location, advance: Callable[[int], None]) -> None:
+        where = (location.bucket, location.key)
+        self._conditions[where] = _condition(upload.only_if_absent, upload.only_if_version)
+        with self._explained(location, upload.only_if_version):
+            try:
+                self._client.upload_file(
+                    str(upload.path), *where, Callback=advance, Config=self._transfers,
+                    ExtraArgs={"Metadata": {_SHA256: upload.sha256}} if upload.sha256 else None,
+                )  # fmt: skip
+            finally:
+                del self._conditions[where]
+
+    def recorded_sha256(self, location: Location) -> str | None:
+        with self._explained(location):
+            head = self._head(location)
+            return head["Metadata"].get(_SHA256) if head else None
+
+    def sha256(self, location: Location) -> str:
+        digest = hashlib.sha256()
+        with self._explained(location):
+            for chunk in self._client.get_object(Bucket=location.bucket, Key=location.key)["Body"].iter_chunks(1 << 20):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def delete(self, locations: Sequence[Location]) -> None:
+        by_bucket: dict[str, list[str]] = {}
+        for location in locations:
+            by_bucket.setdefault(location.bucket, []).append(location.key)
+        for bucket, keys in by_bucket.items():
+            self._delete_keys(bucket, keys)
+
+    def delete_version(self, location: Location, version: str) -> None:
+        with self._explained(location, version):
+            self._client.delete_object(Bucket=location.bucket, Key=location.key, IfMatch=version)
+
+    def delete_tree(self, location: Location) -> None:
+        with self._explained(location):
+            keys = [item["Key"] for item in self._objects(location)]
+        self._delete_keys(location.bucket, [*keys, location.key] if location.key else keys)
+
+    def _objects(self, location: Location) -> Iterator[Any]:
+        prefix = f"{location.key}/" if location.key else ""
+        for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=location.bucket, Prefix=prefix):
+            yield from page.get("Contents", [])
+
+    def _head(self, location: Location) -> Any | None:
+        try:
+            return self._client.head_object(Bucket=location.bucket, Key=location.key)
+        except self._client.exceptions.ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+                return None
+            raise
+
+    def _holds(self, location: Location, data: bytes) -> bool:
+        return bool(self._client.get_object(Bucket=location.bucket, Key=location.key)["Body"].read() == data)
+
+    def _delete_keys(self, bucket: str, keys: Sequence[str]) -> None:
+        from botocore.exceptions import ClientError
+
+        for start in range(0, len(keys), _DELETES_AT_ONCE):
+            batch = keys[start : start + _DELETES_AT_ONCE]
+            with self._explained(Location("s3", bucket, batch[0])):
+                answer = self._client.delete_objects(
+                    Bucket=bucket, Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True}
+                )
+                for failed in answer.get("Errors", []):
+                    raise ClientError({"Error": {"Code": failed.get("Code", "")}}, "DeleteObjects")
+
+    def _add_condition(self, params: dict[str, Any], **_: Any) -> None:
+        """s3transfer passes no conditions on; the requests that make an object appear get them here."""
+        params.update(self._conditions.get((params["Bucket"], params["Key"]), {}))
+
+    def _give_up_in_time(self, request: Any, **_: Any) -> None:
+        first = request.context.setdefault("kubooth_first_attempt", time.monotonic())
+        if time.monotonic() - first > self._patience.retry_seconds:
+            raise _OutOfPatienceError
+
+    @contextlib.contextmanager
+    def _explained(self, location: Location, condition: str | None = None) -> Iterator[None]:
+        from kubooth_trainer.storage import s3_errors
+
+        try:
+            yield
+        except _OutOfPatienceError as error:
+            raise s3_errors.unreachable(location.uri, self._endpoint) from error
+        except (*s3_errors.CAUGHT, OSError) as error:
+            if condition is not None and s3_errors.is_missing_key(error):
+                raise PreconditionFailedError(location.uri) from error
+            raise s3_errors.s3_failure(error, location.uri, self._endpoint) from error
+
+
+class _OutOfPatienceError(Exception):
+    """Retries have taken as long as they may."""
+
+
+def _condition(if_absent: bool, if_version: str | None) -> dict[str, str]:
+    if if_absent:
+        return {"IfNoneMatch": "*"}
+    return {"IfMatch": if_version} if if_version is not None else {}

@@ -1,0 +1,126 @@
+"""What S3 answered, in one sentence a person can act on: the only place where S3 failures become ours.
+
+No message quotes what a server said beyond its error code, nor an endpoint's user part: either may hold secrets.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from boto3.exceptions import RetriesExceededError, S3UploadFailedError
+from botocore import exceptions as boto
+from s3transfer.exceptions import S3DownloadFailedError
+
+from kubooth_trainer.errors import ConfigError, KuboothError, StorageDeniedError, StorageUnavailableError
+from kubooth_trainer.storage.files import os_failure
+from kubooth_trainer.storage.location import PreconditionFailedError
+
+_MISSING_BUCKET = {"NoSuchBucket"}
+_MISSING_KEY = {"NoSuchKey", "404", "NotFound", "NoSuchUpload"}
+_DENIED = {"AccessDenied", "403", "AllAccessDisabled", "AccountProblem", "Forbidden"}
+_BAD_CREDENTIALS = {
+    "InvalidAccessKeyId", "SignatureDoesNotMatch", "XAdminUserNotFound", "ExpiredToken", "InvalidToken",
+    "TokenRefreshRequired", "UnrecognizedClientException", "401", "InvalidSecurity",
+}  # fmt: skip
+_WRONG_REGION = {
+    "PermanentRedirect", "301", "TemporaryRedirect", "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+}  # fmt: skip
+_CONFLICT = {"PreconditionFailed", "412", "ConditionalRequestConflict"}
+_BUSY = {
+    "SlowDown", "RequestTimeout", "RequestTimeoutException", "PriorRequestNotComplete", "Throttling",
+    "ThrottlingException", "ThrottledException", "RequestThrottled", "RequestThrottledException",
+    "TooManyRequestsException", "BandwidthLimitExceeded", "RequestLimitExceeded", "InternalError",
+    "ServiceUnavailable", "OperationAborted", "429",
+}  # fmt: skip
+_NO_CREDENTIALS = (
+    boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError, boto.ProfileNotFound,
+    boto.TokenRetrievalError, boto.NoAuthTokenError, boto.SSOError, boto.ConfigParseError,
+)  # fmt: skip
+_UNREACHABLE = (
+    boto.ConnectionError, boto.HTTPClientError, boto.IncompleteReadError, boto.FlexibleChecksumError,
+    RetriesExceededError, S3DownloadFailedError,
+)  # fmt: skip
+
+CAUGHT = (boto.BotoCoreError, boto.ClientError, RetriesExceededError, S3UploadFailedError, S3DownloadFailedError)
+
+
+def shown(endpoint: str) -> str:
+    """An endpoint's URL without a user part."""
+    parts = urlsplit(endpoint)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def s3_failure(error: Exception, uri: str, endpoint: str) -> KuboothError | PreconditionFailedError:
+    """The failure that `error` at `uri` means to a person."""
+    error = _cause(error)
+    if isinstance(error, boto.ClientError):
+        return _answered(error, uri, endpoint)
+    if isinstance(error, boto.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return StorageDeniedError(
+            f"{uri}: the certificate of {endpoint} is not trusted here: set AWS_CA_BUNDLE to its authority's file"
+        )
+    if isinstance(error, _UNREACHABLE):
+        return unreachable(uri, endpoint)
+    if isinstance(error, _NO_CREDENTIALS):
+        return StorageDeniedError(
+            f"{uri}: no usable S3 credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "AWS_PROFILE, or the runtime's storage.credentialsSecret"
+        )
+    if isinstance(error, boto.ParamValidationError):
+        return ConfigError(f"{uri}: is not a valid S3 location: check the bucket's name and the key")
+    if isinstance(error, OSError):
+        return os_failure(error, uri)
+    return StorageDeniedError(f"{uri}: cannot be used ({type(error).__name__}): check the URI and storage settings")
+
+
+def is_missing_key(error: Exception) -> bool:
+    """Whether the object is not there: to a write that replaces a version, just another unmet condition."""
+    error = _cause(error)
+    return isinstance(error, boto.ClientError) and error.response.get("Error", {}).get("Code") in _MISSING_KEY
+
+
+def _cause(error: Exception) -> Exception:
+    wrapped = isinstance(error, S3UploadFailedError) and isinstance(error.__context__, Exception)
+    return error.__context__ if wrapped else error  # type: ignore[return-value]
+
+
+def unreachable(uri: str, endpoint: str) -> StorageUnavailableError:
+    """The endpoint gave no whole answer, again and again."""
+    return StorageUnavailableError(
+        f"{uri}: {endpoint} cannot be reached or breaks off, also after retries: check storage.endpoint and the "
+        "network; the same job goes on once it answers"
+    )
+
+
+def _answered(error: boto.ClientError, uri: str, endpoint: str) -> KuboothError | PreconditionFailedError:
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code in _CONFLICT or status == 412:
+        return PreconditionFailedError(uri)
+    if code in _MISSING_BUCKET:
+        return StorageDeniedError(f"{uri}: there is no such bucket at {endpoint}: create it or correct the URI")
+    if code in _BAD_CREDENTIALS:
+        return StorageDeniedError(
+            f"{uri}: {endpoint} does not accept the S3 credentials ({code}): check AWS_ACCESS_KEY_ID, "
+            "AWS_SECRET_ACCESS_KEY and whether they have expired"
+        )
+    if code in _MISSING_KEY:
+        return StorageDeniedError(f"{uri}: there is no such object: check the URI")
+    if code == "RequestTimeTooSkewed":
+        return StorageDeniedError(f"{uri}: {endpoint} refuses because this machine's clock is off: set the clock")
+    if code in _WRONG_REGION:
+        return StorageDeniedError(f"{uri}: the bucket is in another region ({code}): set storage.region to it")
+    if code in _DENIED:
+        return StorageDeniedError(
+            f"{uri}: access denied: the S3 credentials have no right to {error.operation_name} here: "
+            "ask the bucket's owner or use others"
+        )
+    if status >= 500 or status == 429 or code in _BUSY:
+        return StorageUnavailableError(
+            f"{uri}: {endpoint} keeps answering {code or status} to {error.operation_name}, also after retries: "
+            "the same job goes on once it serves again"
+        )
+    return StorageDeniedError(
+        f"{uri}: {endpoint} refuses {error.operation_name} ({code or status}): check the URI and storage settings"
+    )
