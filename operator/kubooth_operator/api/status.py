@@ -1,0 +1,146 @@
+"""Status of a job: what was observed, and by whom it is written.
+
+Operator: phase, reason, message, conditions, observedGeneration, attempts, restarts, failure, runtimeSnapshot,
+resolved, deviceSeconds. Trainer (rank 0, its own field manager, always its whole set): stages, progress, checkpoint,
+identifier, prior, output, report.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from kubooth_operator.api.fields import Observed
+from kubooth_operator.api.scalars import Sentence
+from kubooth_trainer.config import StageName
+
+StageState = Literal["Pending", "Running", "Succeeded", "Skipped", "Failed"]
+Phase = Literal["Pending", "Suspended", "Starting", "Running", "Succeeded", "Failed"]
+ConditionType = Literal["Accepted", "PodsReady", "Succeeded", "Failed", "Suspended", "QualityAccepted"]
+Reason = Annotated[str, Field(max_length=128)]
+Short = Annotated[str, Field(max_length=256)]
+Location = Annotated[str, Field(max_length=2048)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Condition(Observed):
+    """A Kubernetes condition."""
+
+    type: Annotated[str, Field(max_length=63)] = Field(description="Accepted, PodsReady, Succeeded, Failed, ...")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
+    reason: Reason = Field(description="Stable CamelCase word for programs.")
+    message: Sentence = Field(default="", description="Sentence for people.")
+    last_transition_time: datetime = Field(description="When the status last changed.")
+    observed_generation: Count | None = Field(default=None, description="Generation of the spec that was judged.")
+
+
+class StageStatus(Observed):
+    """One stage of a job."""
+
+    name: StageName = Field(description="Which stage.")
+    state: StageState = Field(description="How far it is.")
+    start: datetime | None = Field(default=None, description="When it began.")
+    end: datetime | None = Field(default=None, description="When it ended.")
+    done: Count | None = Field(default=None, description="How much is done, in `unit`.")
+    total: Count | None = Field(default=None, description="How much there is to do, in `unit`.")
+    unit: Annotated[str, Field(max_length=32)] | None = Field(default=None, description="files, images or steps.")
+    note: Annotated[str, Field(max_length=1024)] | None = Field(default=None, description="Anything to remark.")
+
+
+class ProgressStatus(Observed):
+    """How training is getting on."""
+
+    step: Count = Field(description="Optimizer steps done.")
+    total: Count = Field(description="Optimizer steps in all.")
+    percent: Annotated[float, Field(ge=0, le=100)] | None = Field(default=None, description="Share done, in percent.")
+    loss: float | None = Field(default=None, description="Mean loss over the last steps.")
+    samples_per_second: float | None = Field(default=None, description="Photos and class images together.")
+    eta_seconds: Count | None = Field(default=None, description="Time left, in seconds.")
+    updated_at: datetime | None = Field(default=None, description="When this was written.")
+    summary: Annotated[str, Field(max_length=64)] | None = Field(default=None, description='As in "640/800 80%".')
+    eta: Annotated[str, Field(max_length=32)] | None = Field(default=None, description='As in "3m10s".')
+
+
+class CheckpointStatus(Observed):
+    """The newest whole checkpoint."""
+
+    uri: Location = Field(description="Where it is.")
+    step: Count = Field(description="Steps it holds.")
+    time: datetime | None = Field(default=None, description="When it was whole.")
+
+
+class PriorStatus(Observed):
+    """Where the class images came from."""
+
+    cache_key: Annotated[str, Field(max_length=128)] | None = Field(default=None, description="Key in the cache.")
+    source: Literal["Hit", "Partial", "Generated", "Provided"] = Field(description="Cached, generated or given.")
+    images: Count | None = Field(default=None, description="How many.")
+
+
+class OutputStatus(Observed):
+    """The result."""
+
+    uri: Location = Field(description="Where it is.")
+    manifest_digest: Annotated[str, Field(max_length=80)] | None = Field(
+        default=None, description="SHA-256 of manifest.json, in hexadecimal."
+    )
+    bytes: Count | None = Field(default=None, description="Size of all files, in bytes.")
+
+
+class ReportStatus(Observed):
+    """The page to look at."""
+
+    uri: Location = Field(description="Where it is.")
+
+
+class FailureStatus(Observed):
+    """Why the job, or its last attempt, failed."""
+
+    reason: Reason = Field(description="Stable CamelCase word, such as BadSubject or OutOfMemory.")
+    message: Sentence = Field(default="", description="What happened and what to do.")
+    pod: Short | None = Field(default=None, description="Pod that failed first.")
+    exit_code: int | None = Field(default=None, description="Its exit code.")
+    log: Annotated[tuple[Annotated[str, Field(max_length=1024)], ...], Field(max_length=50)] | None = Field(
+        default=None, description="Its last log lines."
+    )
+
+
+class JobStatus(Observed):
+    """What was observed of a job."""
+
+    phase: Phase | None = Field(default=None, description="Where the job stands.")
+    reason: Reason | None = Field(default=None, description="Why it stands there, as a stable CamelCase word.")
+    message: Sentence | None = Field(default=None, description="Why it stands there, as a sentence.")
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=16)] | None = Field(
+        default=None,
+        description="Accepted, PodsReady, Succeeded, Failed, Suspended, QualityAccepted.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    observed_generation: Count | None = Field(default=None, description="Generation of the spec that was acted upon.")
+    identifier: Annotated[str, Field(max_length=64)] | None = Field(
+        default=None, description="The word that stands for the subject."
+    )
+    stages: Annotated[tuple[StageStatus, ...], Field(max_length=6)] | None = Field(
+        default=None,
+        description="One row for each stage.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    progress: ProgressStatus | None = Field(default=None, description="How training is getting on.")
+    checkpoint: CheckpointStatus | None = Field(default=None, description="The newest whole checkpoint.")
+    prior: PriorStatus | None = Field(default=None, description="Where the class images came from.")
+    output: OutputStatus | None = Field(default=None, description="The result.")
+    report: ReportStatus | None = Field(default=None, description="The page to look at.")
+    attempts: Count | None = Field(default=None, description="Attempts started, resumed ones included.")
+    restarts: Count | None = Field(default=None, description="Restarts that count against maxRestarts.")
+    device_seconds: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="Time that devices were held, summed over devices, in seconds."
+    )
+    failure: FailureStatus | None = Field(default=None, description="Why the job, or its last attempt, failed.")
+    resolved: dict[str, Any] | None = Field(
+        default=None, description="The spec with every value settled: job, then runtime, then built-in."
+    )
+    runtime_snapshot: dict[str, Any] | None = Field(
+        default=None, description="The runtime as it was when the job was accepted; later edits change nothing."
+    )

@@ -1,0 +1,322 @@
+"""How a model is personalized: prior, training, parallelism, checkpoints and evaluation of a job.
+
+A runtime's `defaults` use the same models, so every field here is a `setting`.
+Sources: "paper" is DreamBooth (arXiv 2208.12242), "diffusers" its example script train_dreambooth.py.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from kubooth_operator.api.fields import Part, group, setting
+from kubooth_operator.api.rules import Rule, location_rule
+from kubooth_operator.api.scalars import Accumulation, Template, Uri
+from kubooth_trainer.config import LrSchedule, Precision, SamplerName, Switch
+
+PromptPack = Literal[
+    "Recontext", "Accessories", "Properties", "Art", "Views", "Expressions", "Crosses", "Objects", "LiveSubjects"
+]
+Metric = Literal["Dino", "ClipI", "ClipT", "Pres", "Div"]
+
+BUILTIN_PROMPTS = (
+    "a photo of {identifier} {class}",
+    "a photo of {identifier} {class} in the jungle",
+    "a photo of {identifier} {class} in the snow",
+    "a photo of {identifier} {class} on the beach",
+    "a painting of {identifier} {class}",
+    "a photo of a {class}",
+)
+
+
+class SamplerSpec(Part):
+    """How pictures are sampled from a model."""
+
+    name: SamplerName | None = setting(
+        "The sampler. The paper draws class images with the ancestral one.",
+        builtin="EulerAncestral",
+        source="paper, section 3.3",
+    )
+    steps: int | None = setting("Denoising steps for each picture.", builtin=25, unit="steps", ge=1, le=1000)
+    guidance_scale: float | None = setting(
+        "Weight of classifier-free guidance; 1 switches guidance off.",
+        builtin=7.5,
+        source="diffusers' StableDiffusionPipeline",
+        ge=0,
+        le=100,
+    )
+
+
+class PriorSpec(Part):
+    """Prior preservation: class images made by the frozen model keep the class from becoming the subject."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            field="prompt",
+            cel="!has(self.prompt) || !self.prompt.contains('{identifier}')",
+            message="must not hold {identifier}: class images show the class, not the subject",
+            holds=lambda prior: prior.prompt is None or "{identifier}" not in prior.prompt,
+        ),
+        location_rule("uri"),
+    )
+
+    enabled: bool | None = setting(
+        "Whether class images take part in training. Without them the class drifts towards the subject.",
+        builtin=True,
+    )
+    images: int | None = setting(
+        "How many class images are generated, or taken from `uri`.",
+        builtin=200,
+        unit="images",
+        source="diffusers' README",
+        ge=1,
+        le=100_000,
+    )
+    weight: float | None = setting(
+        "Weight of the class images' loss beside the photos' loss (lambda).",
+        builtin=1.0,
+        source="paper",
+        ge=0,
+        le=100,
+    )
+    prompt: Template | None = setting(
+        "The prompt that class images are generated from and trained with. {class} stands for subject.className.",
+        builtin="a photo of a {class}",
+        source="diffusers",
+    )
+    negative_prompt: Annotated[str, Field(max_length=512)] | None = setting(
+        "What class images should not show; empty for none.", builtin=""
+    )
+    sampler: SamplerSpec = group(SamplerSpec, "How class images are sampled from the frozen model.")
+    uri: Uri | None = setting(
+        "Class images of your own, instead of generated ones: a folder, prefix or archive (s3:// or file:).",
+        absent="none, class images are generated",
+    )
+
+
+class EmaSpec(Part):
+    """Exponential moving average of the trained weights."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!has(self.decay) || has(self.enabled)",
+            message="decay is given without enabled: say enabled: true (or false) beside it",
+            holds=lambda ema: ema.decay is None or ema.enabled is not None,
+        ),
+    )
+
+    enabled: bool | None = setting("Whether the average is kept; it is then what the output holds.", builtin=False)
+    decay: float | None = setting(
+        "Share of the average that is kept at each step.", builtin=0.999, gt=0, lt=1, source="for some 1000 steps"
+    )
+
+
+class TrainingSpec(Part):
+    """Hyper-parameters. The built-in values are for Stable Diffusion 1.x and 2.x."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            field="batchSize",
+            cel=(
+                "!has(self.batchSize) || !has(self.gradientAccumulation) || type(self.gradientAccumulation) != int || "
+                "self.batchSize % int(self.gradientAccumulation) == 0"
+            ),
+            message="must be divisible by gradientAccumulation",
+            holds=lambda training: (
+                training.batch_size is None
+                or not isinstance(training.gradient_accumulation, int)
+                or training.batch_size % training.gradient_accumulation == 0
+            ),
+        ),
+        Rule(
+            field="warmupSteps",
+            cel="!has(self.warmupSteps) || !has(self.steps) || self.warmupSteps <= self.steps",
+            message="must not be more than steps",
+            holds=lambda training: (
+                training.warmup_steps is None or training.steps is None or training.warmup_steps <= training.steps
+            ),
+        ),
+    )
+
+    steps: int | None = setting(
+        "Optimizer steps.", builtin=800, unit="steps", source="diffusers, with prior preservation", ge=1, le=1_000_000
+    )
+    learning_rate: float | None = setting(
+        "Learning rate of the UNet (and of the text encoder, unless it has its own).",
+        builtin=5e-6,
+        source="paper, Stable Diffusion",
+        gt=0,
+        le=1,
+    )
+    train_text_encoder: bool | None = setting(
+        "Whether the text encoder is trained too; the paper tunes all layers for best fidelity.",
+        builtin=True,
+        source="paper",
+    )
+    text_encoder_learning_rate: float | None = setting(
+        "Learning rate of the text encoder.", same_as="learningRate", gt=0, le=1
+    )
+    resolution: int | None = setting(
+        "Width and height that photos are brought to.",
+        absent="the model's own",
+        unit="pixels",
+        ge=32,
+        le=2048,
+        multiple_of=8,
+    )
+    batch_size: int | None = setting(
+        "Photos in one optimizer step over all devices together, each with one class image beside it. It is shared "
+        "out over devices and accumulation, so the result does not depend on how many devices there are.",
+        builtin=1,
+        unit="photos",
+        source="diffusers' README",
+        ge=1,
+        le=4096,
+    )
+    gradient_accumulation: Accumulation | None = setting(
+        "Into how many micro-batches each device splits its share of a step; Auto fits them to memory.",
+        builtin="Auto",
+    )
+    precision: Precision | None = setting(
+        "Number format of the arithmetic. Auto takes BF16 where the hardware multiplies it, FP32 elsewhere.",
+        builtin="Auto",
+    )
+    gradient_checkpointing: Switch | None = setting(
+        "Whether activations are computed again in the backward pass: slower, but it needs less memory.",
+        builtin="Auto",
+    )
+    optimizer: Literal["AdamW", "AdamW8bit"] | None = setting("The optimizer.", builtin="AdamW", source="diffusers")
+    adam_beta1: float | None = setting("Decay of AdamW's first moment.", builtin=0.9, source="diffusers", ge=0, lt=1)
+    adam_beta2: float | None = setting("Decay of AdamW's second moment.", builtin=0.999, source="diffusers", ge=0, lt=1)
+    adam_epsilon: float | None = setting(
+        "What AdamW adds to the root of the second moment.", builtin=1e-8, source="diffusers", gt=0, le=1
+    )
+    weight_decay: float | None = setting("AdamW's weight decay.", builtin=0.01, source="diffusers", ge=0, le=1)
+    ema: EmaSpec = group(EmaSpec, "An exponential moving average of the trained weights.")
+    snr_gamma: float | None = setting(
+        "Gamma of min-SNR loss weights (arXiv 2303.09556 uses 5); 0 leaves the loss unweighted.",
+        builtin=0.0,
+        ge=0,
+        le=100,
+    )
+    offset_noise: float | None = setting(
+        "Strength of a noise offset that is constant over a picture, so that dark and bright pictures are learned; 0 "
+        "for none.",
+        builtin=0.0,
+        ge=0,
+        le=1,
+    )
+    zero_terminal_snr: bool | None = setting(
+        "Whether the noise schedule is rescaled to end in pure noise (arXiv 2305.08891). It suits v prediction.",
+        builtin=False,
+    )
+    compile: bool | None = setting(
+        "Whether the UNet is compiled (torch.compile): minutes at the start, faster steps.", builtin=False
+    )
+    captions: bool | None = setting(
+        "Whether NAME.txt beside a photo NAME.jpg takes the place of subject.promptTemplate for that photo.",
+        builtin=False,
+    )
+    lr_schedule: LrSchedule | None = setting(
+        "Course of the learning rate after warm-up.", builtin="Constant", source="diffusers"
+    )
+    warmup_steps: int | None = setting(
+        "Steps over which the learning rate rises from 0.", builtin=0, unit="steps", ge=0, le=1_000_000
+    )
+    max_grad_norm: float | None = setting(
+        "Gradients are scaled down to at most this norm; 0 leaves them as they are.",
+        builtin=1.0,
+        source="diffusers",
+        ge=0,
+        le=1e6,
+    )
+    seed: int | None = setting(
+        "Seed of every random draw: the same job with the same seed gives the same result.",
+        builtin=0,
+        ge=0,
+        le=2**32 - 1,
+    )
+
+
+class ParallelismSpec(Part):
+    """How many devices train, and how DeepSpeed shares the work."""
+
+    nodes: int | None = setting("Nodes, one pod on each. `kubooth run` always uses one.", builtin=1, ge=1, le=1024)
+    devices_per_node: int | None = setting(
+        "Devices on each node, one process each. `kubooth run` takes what it finds or --devices.",
+        builtin=1,
+        unit="devices",
+        ge=1,
+        le=64,
+    )
+    zero_stage: Literal["Auto", 0, 1, 2, 3] | None = setting(
+        "DeepSpeed ZeRO stage: what is partitioned over devices (0 nothing, 1 optimizer state, 2 also gradients, 3 "
+        "also parameters). Auto takes the lowest that fits.",
+        builtin="Auto",
+    )
+    offload: Literal["None", "Optimizer"] | None = setting(
+        "What is moved to main memory when device memory is short.", builtin="None"
+    )
+
+
+class CheckpointsSpec(Part):
+    """How often the state of training is kept, so that an interrupted job goes on where it was."""
+
+    every_steps: int | None = setting("Steps between checkpoints.", builtin=100, unit="steps", ge=1, le=1_000_000)
+    keep: int | None = setting("How many of the newest checkpoints are kept.", builtin=2, ge=1, le=100)
+
+
+class GateSpec(Part):
+    """Thresholds that a result has to meet."""
+
+    action: Literal["Warn", "Fail"] | None = setting(
+        "What happens to a job whose result misses a threshold.", builtin="Warn"
+    )
+    identity_gain: float | None = setting(
+        "Least gain in similarity to the photos, after against before.", absent="not judged", ge=-1, le=1
+    )
+    max_class_drift: float | None = setting(
+        "Most that pictures of the class may move towards the subject.", absent="not judged", ge=0, le=1
+    )
+    min_prompt_fidelity: float | None = setting(
+        "Least similarity of pictures to their prompts.", absent="not judged", ge=-1, le=1
+    )
+
+
+class EvaluationSpec(Part):
+    """Pictures from the same prompts and seeds before and after training, and figures about them."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!(has(self.prompts) && has(self.promptPack))",
+            message="give prompts or promptPack, not both",
+            holds=lambda evaluation: evaluation.prompts is None or evaluation.prompt_pack is None,
+        ),
+        Rule(
+            field="prompts",
+            cel="!has(self.prompts) || self.prompts.all(p, p.contains('{identifier}') || p.contains('{class}'))",
+            message="every prompt must hold {identifier} or {class}",
+            holds=lambda evaluation: all(
+                "{identifier}" in prompt or "{class}" in prompt for prompt in evaluation.prompts or ()
+            ),
+        ),
+    )
+    one_of: ClassVar[tuple[str, ...]] = ("prompts", "promptPack")
+
+    prompts: Annotated[tuple[Template, ...], Field(min_length=1, max_length=64)] | None = setting(
+        "Prompts to sample; {identifier} and {class} are filled in.",
+        builtin=BUILTIN_PROMPTS,
+        source="places from google/dreambooth; the last one shows whether the class was kept",
+    )
+    prompt_pack: PromptPack | None = setting("A named set of prompts, instead of `prompts`.", absent="none")
+    images_per_prompt: int | None = setting(
+        "Pictures for each prompt, before and after.", builtin=4, unit="images", source="paper", ge=1, le=64
+    )
+    sampler: SamplerSpec = group(SamplerSpec, "How the pictures are sampled.")
+    metrics: Annotated[tuple[Metric, ...], Field(max_length=5)] | None = setting(
+        "Figures to compute: Dino and ClipI (similarity to the photos), ClipT (to the prompt), Pres (how far the class "
+        "became the subject), Div (diversity).",
+        builtin=(),
+    )
+    gate: GateSpec = group(GateSpec, "Thresholds that a result has to meet; none are set by default.")

@@ -1,0 +1,222 @@
+"""From a job and its runtime to the trainer's whole configuration. Pure; called by `kubooth run` and the operator.
+
+Every value is the job's, else the runtime's default, else the built-in one. Then the runtime's limits are held
+against the result, and everything that is wrong is said at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from kubooth_operator.api.fields import Part, facts_of
+from kubooth_operator.api.job import JobSpec, PersonalizationJob
+from kubooth_operator.api.problems import FieldError, SpecError, closest, field_errors, sub_parts
+from kubooth_operator.api.runtime import PersonalizationRuntime
+from kubooth_operator.locations import LocationError, absolute, is_under_any
+from kubooth_operator.supported import unsupported
+from kubooth_trainer.config import CONFIG_VERSION, TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Where and how a resolved job will run."""
+
+    workdir: str  # scratch folder on the training machine
+    checkpoints_uri: str
+    base_uri: str | None  # folder of the manifest as file:///..., from which a relative file: is taken
+    devices: int | None  # local: number of ranks, in place of spec.parallelism
+    output: str | None  # in place of spec.output.uri
+    attempt: int
+    namespace: str
+
+
+def resolve(job: PersonalizationJob, runtime: PersonalizationRuntime, target: Target) -> TrainConfig:
+    """The configuration of one attempt. Raises SpecError with all that is wrong, each with its field's path."""
+    spec = settle(job, runtime)
+    return _Resolution(job, spec, runtime, target).config()
+
+
+def settle(job: PersonalizationJob, runtime: PersonalizationRuntime) -> JobSpec:
+    """The job's spec with every value settled (job > runtime > built-in); it is what `status.resolved` shows.
+
+    Raises SpecError where a combination breaks a rule, such as a runtime's warm-up above the job's steps.
+    """
+    chosen = job.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    defaults = runtime.spec.defaults.model_dump(mode="json", by_alias=True, exclude_none=True)
+    values = _layered(JobSpec, chosen, defaults)
+    try:
+        return JobSpec.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        note = f" (with the defaults of runtime {runtime.metadata.name})" if defaults else ""
+        raise SpecError(
+            [FieldError(each.path, each.message + note) for each in field_errors(error, JobSpec, prefix="spec")]
+        ) from None
+
+
+def _layered(part: type[Part], chosen: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The job's values over the runtime's over the built-in ones, group by group."""
+    groups = dict(sub_parts(part))
+    shut_out = set(part.one_of) if any(name in chosen for name in part.one_of) else set()
+    values = {**{k: v for k, v in defaults.items() if k not in shut_out}, **chosen}
+    taken = any(name in values for name in part.one_of)
+    for attribute, field in part.model_fields.items():
+        name = field.alias or attribute
+        facts = facts_of(field)
+        if name in groups:
+            values[name] = _layered(groups[name], chosen.get(name, {}), defaults.get(name, {}))
+        elif name not in values and facts.builtin is not None and not (taken and name in part.one_of):
+            values[name] = facts.builtin
+    for attribute, field in part.model_fields.items():  # once the neighbours are settled
+        name, same_as = field.alias or attribute, facts_of(field).same_as
+        if name not in values and same_as in values:
+            values[name] = values[same_as]
+    return values
+
+
+class _Resolution:
+    """One resolution: gathers what is wrong, then builds the config."""
+
+    def __init__(self, job: PersonalizationJob, spec: JobSpec, runtime: PersonalizationRuntime, target: Target) -> None:
+        self.job, self.spec, self.runtime, self.target = job, spec, runtime, target
+        self.limits = runtime.spec.limits
+        self.errors: list[FieldError] = unsupported(spec)
+        self.nodes = 1 if target.devices else spec.parallelism.nodes or 1
+        self.devices_per_node = target.devices or spec.parallelism.devices_per_node or 1
+
+    def config(self) -> TrainConfig:
+        self._check_namespace_and_consent()
+        self._check_sizes()
+        self._check_division()
+        spec, target = self.spec, self.target
+        images = self._location("spec.subject.images", spec.subject.images, reads=True)
+        model = self._model()
+        prior_uri = spec.prior.uri and self._location("spec.prior.uri", spec.prior.uri, reads=True)
+        output = self._location("spec.output.uri", target.output or spec.output.uri, reads=False)
+        if self.errors:
+            raise SpecError(self.errors)
+        training = spec.training.model_dump()
+        ema = training.pop("ema")
+        return TrainConfig.model_validate(
+            {
+                "config_version": CONFIG_VERSION,
+                "job": {
+                    "name": self.job.metadata.name,
+                    "namespace": target.namespace,
+                    "uid": self.job.metadata.uid,
+                    "attempt": target.attempt,
+                },
+                "method": spec.method,
+                "model": {"uri": model, "name": spec.model.name},
+                "subject": {
+                    **spec.subject.model_dump(exclude={"consent"}),
+                    "images": images,
+                    "identifier": spec.subject.identifier or None,
+                },
+                "prior": {**spec.prior.model_dump(), "uri": prior_uri},
+                "training": {
+                    **training,
+                    "ema": {"decay": ema["decay"]} if ema["enabled"] else None,
+                    "snr_gamma": spec.training.snr_gamma or None,
+                },
+                "parallelism": {
+                    **spec.parallelism.model_dump(),
+                    "nodes": self.nodes,
+                    "devices_per_node": self.devices_per_node,
+                },
+                "checkpoints": {**spec.checkpoints.model_dump(), "uri": target.checkpoints_uri},
+                "evaluation": spec.evaluation.model_dump(include={"prompts", "images_per_prompt", "sampler"}),
+                "output": {**spec.output.model_dump(), "uri": output},
+                "storage": self.runtime.spec.storage.model_dump(include={"endpoint", "region"}),
+                "workdir": target.workdir,
+            }
+        )
+
+    def _fail(self, path: str, message: str) -> None:
+        self.errors.append(FieldError(path, message))
+
+    @property
+    def _runtime_name(self) -> str:
+        return f"runtime {self.runtime.metadata.name}"
+
+    def _check_namespace_and_consent(self) -> None:
+        allowed = self.runtime.spec.allowed_namespaces
+        if allowed is not None and self.target.namespace not in allowed:
+            self._fail(
+                "spec.runtimeRef.name",
+                f"{self._runtime_name} does not serve namespace {self.target.namespace}",
+            )
+        if self.limits.require_consent and self.spec.subject.consent is not True:
+            self._fail(
+                "spec.subject.consent",
+                f"must be true: {self._runtime_name} requires a statement that every person shown agreed",
+            )
+        wanted, classes = self.spec.priority_class_name, self.limits.priority_classes
+        if wanted is not None and classes is not None and wanted not in classes:
+            known = ", ".join(classes) or "none"
+            self._fail("spec.priorityClassName", f"{self._runtime_name} allows: {known}; got {wanted}")
+
+    def _check_sizes(self) -> None:
+        devices = self.nodes * self.devices_per_node
+        steps = self.spec.training.steps or 0
+        accelerator = self.runtime.spec.accelerator
+        if self.limits.nodes is not None and self.nodes > self.limits.nodes:
+            self._too_many("spec.parallelism.nodes", self.limits.nodes, self.nodes)
+        if accelerator is not None and self.devices_per_node > accelerator.per_node:
+            self._fail(
+                "spec.parallelism.devicesPerNode",
+                f"must be at most {accelerator.per_node}, the devices of a node of {self._runtime_name}, "
+                f"got {self.devices_per_node}",
+            )
+        if self.limits.devices is not None and devices > self.limits.devices:
+            self._fail(
+                "spec.parallelism.devicesPerNode",
+                f"{self._runtime_name} allows at most {self.limits.devices} devices over all nodes, got {devices}",
+            )
+        if self.limits.steps is not None and steps > self.limits.steps:
+            self._too_many("spec.training.steps", self.limits.steps, steps)
+
+    def _too_many(self, path: str, limit: int, got: int) -> None:
+        self._fail(path, f"must be at most {limit} by the limits of {self._runtime_name}, got {got}")
+
+    def _check_division(self) -> None:
+        devices = self.nodes * self.devices_per_node
+        batch, accumulation = self.spec.training.batch_size or 1, self.spec.training.gradient_accumulation
+        parts = devices * (accumulation if isinstance(accumulation, int) else 1)
+        if batch % parts:
+            times = f" x gradientAccumulation {accumulation} = {parts}" if parts != devices else ""
+            self._fail(
+                "spec.training.batchSize",
+                f"{batch} cannot be shared out evenly over {devices} "
+                f"{'device' if devices == 1 else 'devices'}{times}: use a multiple of {parts}",
+            )
+
+    def _model(self) -> str:
+        model = self.spec.model
+        if model.uri is not None:
+            return self._location("spec.model.uri", model.uri, reads=True)
+        catalogue = {each.name: each.uri for each in self.runtime.spec.models or ()}
+        if model.name in catalogue:
+            return catalogue[model.name]
+        close = closest(model.name or "", list(catalogue))
+        known = ", ".join(sorted(catalogue, key=lambda name: (name != close, name))) or "none"
+        hint = f" (did you mean {close}?)" if close else ""
+        self._fail("spec.model.name", f"{self._runtime_name} has no model {model.name}{hint}; known: {known}")
+        return ""
+
+    def _location(self, path: str, uri: str, *, reads: bool) -> str:
+        prefixes = self.limits.read_prefixes if reads else self.limits.write_prefixes
+        try:
+            location = absolute(uri, self.target.base_uri)
+        except LocationError as error:
+            self._fail(path, str(error))
+            return ""
+        if not is_under_any(location, prefixes, namespace=self.target.namespace):
+            allowed = ", ".join(each.replace("{namespace}", self.target.namespace) for each in prefixes) or "nowhere"
+            verb = "read from" if reads else "write to"
+            self._fail(path, f"{self._runtime_name} lets jobs {verb} {allowed} only, got {location}")
+        return location

@@ -1,0 +1,51 @@
+"""What the API knows and this version's trainer does not do yet: refused by name, never passed over.
+
+A line leaves this table when the trainer learns what it is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kubooth_operator.api.job import JobSpec
+from kubooth_operator.api.problems import FieldError
+
+
+@dataclass(frozen=True)
+class _Gap:
+    path: str
+    asked_for: Callable[[JobSpec], str | None]  # the words for what is asked for, or None where it is not
+
+
+def _gate(spec: JobSpec) -> str | None:
+    return "a quality gate" if spec.evaluation.gate.model_dump(exclude_none=True, exclude={"action"}) else None
+
+
+_GAPS = (
+    _Gap("spec.method", lambda spec: f"method {spec.method}" if spec.method != "DreamBooth" else None),
+    _Gap("spec.subject.className", lambda spec: "className Auto" if spec.subject.class_name == "Auto" else None),
+    _Gap("spec.training.optimizer", lambda spec: "AdamW8bit" if spec.training.optimizer == "AdamW8bit" else None),
+    _Gap(
+        "spec.parallelism.offload",
+        lambda spec: f"offload {spec.parallelism.offload}" if spec.parallelism.offload not in (None, "None") else None,
+    ),
+    _Gap(
+        "spec.evaluation.promptPack",
+        lambda spec: f"prompt pack {spec.evaluation.prompt_pack}" if spec.evaluation.prompt_pack else None,
+    ),
+    _Gap(
+        "spec.evaluation.metrics",
+        lambda spec: "computing " + ", ".join(spec.evaluation.metrics) if spec.evaluation.metrics else None,
+    ),
+    _Gap("spec.evaluation.gate", _gate),
+)
+
+
+def unsupported(spec: JobSpec) -> list[FieldError]:
+    """One error for each thing the spec asks for that this version does not do."""
+    return [
+        FieldError(gap.path, f"{words} is not supported by this version")
+        for gap in _GAPS
+        if (words := gap.asked_for(spec)) is not None
+    ]
