@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from signal import Signals
 
-from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -139,7 +138,7 @@ class Bars:
         return mark if self._console.encoding.startswith("utf") else ascii_mark
 
     def _above(self, text: Text) -> None:
-        self._console.print(text, soft_wrap=cell_len(text.plain) > self._console.width)
+        self._console.print(text)
 
 
 def _bar(stage: StageState, phase: Phase, width: int, now: float) -> ProgressBar:

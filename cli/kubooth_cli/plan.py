@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
 from kubooth_cli.devices import Devices, NotEnoughDevicesError, find_devices
 from kubooth_cli.workdir import default_workdir
+from kubooth_operator.api.load import load_job, load_runtime
+from kubooth_operator.api.local import local_runtime
+from kubooth_operator.api.problems import SpecError
+from kubooth_operator.resolve import Target, resolve
 from kubooth_trainer.config import TrainConfig
 
 _SCHEME = re.compile(r"^[a-z][a-z0-9+.-]*:", re.IGNORECASE)
@@ -40,42 +45,57 @@ class Plan:
     workdir: Path
 
 
+class PlanError(Exception):
+    """Why nothing can be started: all that is wrong, one sentence each, with the file it is wrong in."""
+
+    def __init__(self, sentences: Sequence[str]) -> None:
+        self.sentences = tuple(sentences)
+        super().__init__("\n".join(sentences))
+
+
 def make_plan(request: Request, environment: Mapping[str, str] = os.environ) -> Plan:
     """Reads, checks and resolves.
 
     Raises:
-        SpecError: the job or runtime is wrong, or asks for devices that are not there; all errors at once.
+        PlanError: the job or runtime is wrong, or asks for devices that are not there.
     """
-    from kubooth_operator.api.load import FieldError, SpecError, load_job, load_runtime
-    from kubooth_operator.api.local import local_runtime
-    from kubooth_operator.resolve import Target, resolve
-
-    job = load_job(request.job, overrides=list(request.overrides))
-    runtime = load_runtime(request.runtime) if request.runtime else local_runtime(models=bundled_models())
+    with _errors_of(request.job):
+        job = load_job(request.job, overrides=request.overrides)
+    if request.runtime:
+        with _errors_of(request.runtime):
+            runtime = load_runtime(request.runtime)
+    else:
+        runtime = local_runtime(models=bundled_models())
     try:
         devices = find_devices(request.devices, environment)
     except NotEnoughDevicesError as error:
-        raise SpecError([FieldError("devices", str(error))]) from error
+        raise PlanError([str(error)]) from error
 
     def resolved(workdir: Path) -> TrainConfig:
-        return resolve(
-            job,
-            runtime,
-            Target(
-                workdir=str(workdir),
-                checkpoints_uri=(workdir / "checkpoints").as_uri(),
-                base_uri=request.job.resolve().parent.as_uri(),
-                devices=devices.ranks,
-                output=output_uri(request.output) if request.output else None,
-                attempt=0,
-                namespace="default",
-            ),
+        target = Target(
+            workdir=str(workdir),
+            checkpoints_uri=(workdir / "checkpoints").as_uri(),
+            base_uri=request.job.resolve().parent.as_uri(),
+            devices=devices.ranks,
+            output=output_uri(request.output) if request.output else None,
+            attempt=0,
+            namespace="default",
         )
+        with _errors_of(request.job):
+            return resolve(job, runtime, target)
 
     # The default folder is named after the config's digest, which leaves the folder itself out.
     workdir = request.workdir or default_workdir(resolved(Path("/nowhere")), environment)
     workdir = workdir.expanduser().absolute()
     return Plan(config=resolved(workdir), devices=devices, workdir=workdir)
+
+
+@contextmanager
+def _errors_of(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except SpecError as error:
+        raise PlanError([f"{file}: {each}" for each in error.errors]) from error
 
 
 def bundled_models() -> dict[str, str]:

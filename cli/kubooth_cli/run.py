@@ -12,7 +12,7 @@ import click
 
 from kubooth_cli import outcome as words
 from kubooth_cli.outcome import Outcome
-from kubooth_cli.plan import Plan, Request, make_plan
+from kubooth_cli.plan import Plan, PlanError, Request, make_plan
 from kubooth_cli.presenter import Presenter, Run
 from kubooth_cli.runner import LAUNCHER, run_launcher
 from kubooth_cli.workdir import LOG_NAME, WorkdirBusyError, locked, write_config
@@ -71,16 +71,12 @@ def run_command(
 
 
 def _planned(request: Request) -> Plan:
-    from kubooth_operator.api.load import SpecError
-
     try:
         return make_plan(request)
-    except SpecError as error:
-        for one in error.errors:
-            _error(f"{one.path}: {one.message}" if one.path else one.message)
-    except OSError as error:
-        _error(f"{error.filename or request.job}: {error.strerror or error}")
-    raise click.exceptions.Exit(ExitCode.FIX_AND_RESUBMIT)
+    except PlanError as error:
+        for sentence in error.sentences:
+            _error(sentence)
+        raise click.exceptions.Exit(ExitCode.FIX_AND_RESUBMIT) from error
 
 
 def _run(plan: Plan, *, launcher: Sequence[str], as_json: bool, verbose: bool) -> Outcome:
