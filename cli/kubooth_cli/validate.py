@@ -72,11 +72,11 @@ def validate_command(
     for file in files:
         found[str(file)] = found.get(str(file)) or _errors(file, runtime, overrides)
     if form == "json":
-        click.echo(json.dumps([_as_json(file, errors) for file, errors in found.items()], indent=2))
+        click.echo(json.dumps([_as_json(name, errors) for name, errors in found.items()], indent=2))
     else:
-        for file, errors in found.items():
+        for name, errors in found.items():
             for line in errors or ("ok",):
-                click.echo(f"{file}: {line}")
+                click.echo(f"{name}: {line}")
     context.exit(ExitCode.FIX_AND_RESUBMIT if any(found.values()) else ExitCode.OK)
 
 

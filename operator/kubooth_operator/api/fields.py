@@ -86,7 +86,7 @@ def plain(value: Any) -> str:
         case list() | tuple():
             return "[" + ", ".join(f'"{item}"' for item in value) + "]"
         case float():
-            return f"{value:g}" if 0 < abs(value) < 1e-3 else str(value)
+            return f"{value:g}".replace("e-0", "e-") if 0 < abs(value) < 1e-3 else str(value)
         case _:
             return str(value)
 

@@ -100,7 +100,7 @@ class SubjectDefaults(Part):
     prompt_template: Template | None = setting(
         "What each photo is trained with. {identifier} and {class} are filled in, literally.",
         builtin="a photo of {identifier} {class}",
-        source="diffusers",
+        source="diffusers' script",
     )
     crop: Literal["Center", "Random"] | None = setting(
         "Which square of a photo is used: the middle one, or one chosen anew each time.", builtin="Center"

@@ -32,8 +32,8 @@ from kubooth_operator.api.training import (
 )
 
 ENDPOINT = "must start with http:// or https://"
-LabelMap = Annotated[dict[QualifiedName, LabelValue], Field(max_length=64)]
-QuantityMap = Annotated[dict[QualifiedName, Quantity], Field(max_length=32)]
+LabelMap = Annotated[dict[str, LabelValue], Field(max_length=64)]
+QuantityMap = Annotated[dict[str, Quantity], Field(max_length=32)]
 MountPath = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^/[^:]*$")]
 Url = Annotated[str, Field(min_length=1, max_length=512)]
 Prefix = Annotated[str, Field(min_length=1, max_length=512)]
@@ -253,9 +253,9 @@ class RuntimeSpec(Part):
         "Extra volumes of the pods.", absent="none"
     )
     pod_labels: LabelMap | None = setting("Extra labels of the pods.", absent="none")
-    pod_annotations: (
-        Annotated[dict[QualifiedName, Annotated[str, Field(max_length=4096)]], Field(max_length=64)] | None
-    ) = setting("Extra annotations of the pods.", absent="none")
+    pod_annotations: Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=64)] | None = (
+        setting("Extra annotations of the pods.", absent="none")
+    )
     termination_grace_period_seconds: int = preset(
         300, "Time that a pod has to save its state when it is stopped.", unit="seconds", ge=0, le=86_400
     )

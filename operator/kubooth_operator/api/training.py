@@ -1,7 +1,7 @@
 """How a model is personalized: prior, training, parallelism, checkpoints and evaluation of a job.
 
 A runtime's `defaults` use the same models, so every field here is a `setting`.
-Sources: "paper" is DreamBooth (arXiv 2208.12242), "diffusers" its example script train_dreambooth.py.
+Sources: the DreamBooth paper is arXiv 2208.12242, diffusers' script is its example train_dreambooth.py.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ PromptPack = Literal[
 ]
 Metric = Literal["Dino", "ClipI", "ClipT", "Pres", "Div"]
 
+PAPER = "DreamBooth paper"
+SCRIPT = "diffusers' script"
 BUILTIN_PROMPTS = (
     "a photo of {identifier} {class}",
     "a photo of {identifier} {class} in the jungle",
@@ -36,7 +38,7 @@ class SamplerSpec(Part):
     name: SamplerName | None = setting(
         "The sampler. The paper draws class images with the ancestral one.",
         builtin="EulerAncestral",
-        source="paper, section 3.3",
+        source="DreamBooth paper, section 3.3",
     )
     steps: int | None = setting("Denoising steps for each picture.", builtin=25, unit="steps", ge=1, le=1000)
     guidance_scale: float | None = setting(
@@ -76,14 +78,14 @@ class PriorSpec(Part):
     weight: float | None = setting(
         "Weight of the class images' loss beside the photos' loss (lambda).",
         builtin=1.0,
-        source="paper",
+        source=PAPER,
         ge=0,
         le=100,
     )
     prompt: Template | None = setting(
         "The prompt that class images are generated from and trained with. {class} stands for subject.className.",
         builtin="a photo of a {class}",
-        source="diffusers",
+        source=SCRIPT,
     )
     negative_prompt: Annotated[str, Field(max_length=512)] | None = setting(
         "What class images should not show; empty for none.", builtin=""
@@ -140,19 +142,24 @@ class TrainingSpec(Part):
     )
 
     steps: int | None = setting(
-        "Optimizer steps.", builtin=800, unit="steps", source="diffusers, with prior preservation", ge=1, le=1_000_000
+        "Optimizer steps.",
+        builtin=800,
+        unit="steps",
+        source=SCRIPT,
+        ge=1,
+        le=1_000_000,
     )
     learning_rate: float | None = setting(
         "Learning rate of the UNet (and of the text encoder, unless it has its own).",
         builtin=5e-6,
-        source="paper, Stable Diffusion",
+        source="DreamBooth paper, Stable Diffusion",
         gt=0,
         le=1,
     )
     train_text_encoder: bool | None = setting(
         "Whether the text encoder is trained too; the paper tunes all layers for best fidelity.",
         builtin=True,
-        source="paper",
+        source=PAPER,
     )
     text_encoder_learning_rate: float | None = setting(
         "Learning rate of the text encoder.", same_as="learningRate", gt=0, le=1
@@ -186,13 +193,13 @@ class TrainingSpec(Part):
         "Whether activations are computed again in the backward pass: slower, but it needs less memory.",
         builtin="Auto",
     )
-    optimizer: Literal["AdamW", "AdamW8bit"] | None = setting("The optimizer.", builtin="AdamW", source="diffusers")
-    adam_beta1: float | None = setting("Decay of AdamW's first moment.", builtin=0.9, source="diffusers", ge=0, lt=1)
-    adam_beta2: float | None = setting("Decay of AdamW's second moment.", builtin=0.999, source="diffusers", ge=0, lt=1)
+    optimizer: Literal["AdamW", "AdamW8bit"] | None = setting("The optimizer.", builtin="AdamW", source=SCRIPT)
+    adam_beta1: float | None = setting("Decay of AdamW's first moment.", builtin=0.9, source=SCRIPT, ge=0, lt=1)
+    adam_beta2: float | None = setting("Decay of AdamW's second moment.", builtin=0.999, source=SCRIPT, ge=0, lt=1)
     adam_epsilon: float | None = setting(
-        "What AdamW adds to the root of the second moment.", builtin=1e-8, source="diffusers", gt=0, le=1
+        "What AdamW adds to the root of the second moment.", builtin=1e-8, source=SCRIPT, gt=0, le=1
     )
-    weight_decay: float | None = setting("AdamW's weight decay.", builtin=0.01, source="diffusers", ge=0, le=1)
+    weight_decay: float | None = setting("AdamW's weight decay.", builtin=0.01, source=SCRIPT, ge=0, le=1)
     ema: EmaSpec = group(EmaSpec, "An exponential moving average of the trained weights.")
     snr_gamma: float | None = setting(
         "Gamma of min-SNR loss weights (arXiv 2303.09556 uses 5); 0 leaves the loss unweighted.",
@@ -219,7 +226,7 @@ class TrainingSpec(Part):
         builtin=False,
     )
     lr_schedule: LrSchedule | None = setting(
-        "Course of the learning rate after warm-up.", builtin="Constant", source="diffusers"
+        "Course of the learning rate after warm-up.", builtin="Constant", source=SCRIPT
     )
     warmup_steps: int | None = setting(
         "Steps over which the learning rate rises from 0.", builtin=0, unit="steps", ge=0, le=1_000_000
@@ -227,7 +234,7 @@ class TrainingSpec(Part):
     max_grad_norm: float | None = setting(
         "Gradients are scaled down to at most this norm; 0 leaves them as they are.",
         builtin=1.0,
-        source="diffusers",
+        source=SCRIPT,
         ge=0,
         le=1e6,
     )
@@ -311,7 +318,7 @@ class EvaluationSpec(Part):
     )
     prompt_pack: PromptPack | None = setting("A named set of prompts, instead of `prompts`.", absent="none")
     images_per_prompt: int | None = setting(
-        "Pictures for each prompt, before and after.", builtin=4, unit="images", source="paper", ge=1, le=64
+        "Pictures for each prompt, before and after.", builtin=4, unit="images", source=PAPER, ge=1, le=64
     )
     sampler: SamplerSpec = group(SamplerSpec, "How the pictures are sampled.")
     metrics: Annotated[tuple[Metric, ...], Field(max_length=5)] | None = setting(
