@@ -43,7 +43,7 @@ class Shape:
 
 SMALL_WORLD: Final = Shape(
     resolution=64,
-    vae_channels=(32, 64, 96),
+    vae_channels=(32, 48, 96),
     latent_channels=8,
     text_hidden=192,
     text_layers=4,

@@ -1,0 +1,99 @@
+"""Train the small model from nothing: `python -m kubooth_world.train`.
+
+Stages run in order, each in worker processes that end with it: data, oracle after vae (it learns from
+round trips too), text, unet, export, evaluate. Interrupt at any time; the same command goes on from the
+last checkpoint. Everything lies in one working folder, by default under the user's cache.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from kubooth_world import dataset, evaluate, oracle
+from kubooth_world.training import export, text, unet, vae
+from kubooth_world.training import oracle as oracle_stage
+from kubooth_world.training.loop import Plan
+
+Stage = Callable[[int, int, Path, int, Plan], None]
+
+SCENES: Final = 48_000
+STAGES: Final = ("data", "vae", "oracle", "text", "unet", "export", "evaluate")
+PLANS: Final[dict[str, Plan]] = {
+    "vae": Plan(steps=6500, batch=4, learning_rate=1e-3),
+    "oracle": Plan(steps=2500, batch=64, learning_rate=1e-3),
+    "text": Plan(steps=220, batch=96, learning_rate=1e-3, ema=0.98),
+    "unet": Plan(steps=15_000, batch=16, learning_rate=8e-4, ema=0.9985),
+}
+_TRAINED: Final[dict[str, Stage]] = {
+    "vae": vae.train,
+    "oracle": oracle_stage.train,
+    "text": text.train,
+    "unet": unet.train,
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the stages that are not finished."""
+    options = _options(arguments)
+    folder: Path = options.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    model = folder / "small-world"
+    for stage in options.stages:
+        print(f"== {stage}", flush=True)
+        if stage == "data":
+            dataset.make(folder / "data", options.scenes, options.workers)
+        elif stage == "export":
+            export.export_model(folder, model)
+            export.export_oracle(folder, folder / "oracle-weights.safetensors")
+        elif stage == "evaluate":
+            _evaluate(folder, model)
+        else:
+            plan = PLANS[stage]
+            if options.steps is not None:
+                plan = Plan(**{**vars(plan), "steps": options.steps})
+            _spawn(_TRAINED[stage], options.workers, folder, options.scenes, plan)
+    print(f"model: {model}")
+
+
+def _spawn(stage: Stage, workers: int, folder: Path, scenes: int, plan: Plan) -> None:
+    for left_over in folder.glob("*.rendezvous"):
+        left_over.unlink()
+    torch.multiprocessing.spawn(  # type: ignore[no-untyped-call]
+        stage, args=(workers, folder, scenes, plan), nprocs=workers
+    )
+
+
+def _evaluate(folder: Path, model: Path) -> None:
+    judge = oracle.load(folder / "oracle-weights.safetensors")
+    record, images = evaluate.evaluate(
+        model,
+        judge,
+        prompts=300,
+        guidance_scale=evaluate.GUIDANCE_SCALE,
+        steps=evaluate.SAMPLING_STEPS,
+    )
+    evaluate.print_table(record)
+    evaluate.grid(images[:96], 12).save(folder / "samples.png")
+    (folder / "evaluation.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _options(arguments: list[str] | None) -> Any:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=cache / "kubooth-world", help="working folder")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
+    parser.add_argument("--scenes", type=int, default=SCENES, help="a multiple of 2000")
+    parser.add_argument("--steps", type=int, help="steps of the named stage, in place of its plan's")
+    parser.add_argument(
+        "--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes of each stage"
+    )
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()
