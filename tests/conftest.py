@@ -1,0 +1,8 @@
+"""Loads the fixtures that several folders share. `bed` is found here, never through the repository root."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent))
+
+pytest_plugins = ["bed.s3"]
