@@ -78,7 +78,13 @@ def draw_cat(figure: Figure) -> Seat:
     figure.draw(
         (
             blob(
-                (-0.26, -0.2), (0.26, -0.2), (wide, 0.45), (wide - 0.04, 0.88), (0, 0.94), (0.04 - wide, 0.88), (-wide, 0.45)
+                (-0.26, -0.2),
+                (0.26, -0.2),
+                (wide, 0.45),
+                (wide - 0.04, 0.88),
+                (0, 0.94),
+                (0.04 - wide, 0.88),
+                (-wide, 0.45),
             ),
             None,
         )
@@ -117,16 +123,23 @@ def draw_bird(figure: Figure) -> Seat:
     head_x, head_y, head = 0.40 + 0.1 * p[2], -0.48 - 0.08 * p[3], 0.31 + 0.06 * p[4]
     for x in (-0.14, 0.14):
         figure.draw((capsule(x, 0.5, x + 0.2 * step, 0.90, 0.035), (240, 150, 40)), ink=0.010)
-        figure.draw((capsule(x + 0.2 * step - 0.04, 0.93, x + 0.2 * step + 0.16, 0.93, 0.035), (240, 150, 40)), ink=0.010)
+        figure.draw(
+            (capsule(x + 0.2 * step - 0.04, 0.93, x + 0.2 * step + 0.16, 0.93, 0.035), (240, 150, 40)), ink=0.010
+        )
     rise = 0.45 * p[5]
     figure.draw(
-        (polygon((-0.3, 0.0), (-1.0, -0.22 - rise), (-1.06, 0.02 - rise), (-0.98, 0.2 - 0.5 * rise), (-0.35, 0.36)), second)
+        (
+            polygon((-0.3, 0.0), (-1.0, -0.22 - rise), (-1.06, 0.02 - rise), (-0.98, 0.2 - 0.5 * rise), (-0.35, 0.36)),
+            second,
+        )
     )
     beak = 0.30 + 0.22 * p[6]
     figure.draw(
         (
             polygon(
-                (head_x + head * 0.7, head_y - 0.13), (head_x + head + beak, head_y + 0.05), (head_x + head * 0.7, head_y + 0.17)
+                (head_x + head * 0.7, head_y - 0.13),
+                (head_x + head + beak, head_y + 0.05),
+                (head_x + head * 0.7, head_y + 0.17),
             ),
             (250, 170, 30),
         )
@@ -138,7 +151,10 @@ def draw_bird(figure: Figure) -> Seat:
     )
     wing = 0.26 + 0.12 * p[7]
     figure.draw(
-        (blob((-0.06, 0.0), (-0.3, 0.02), (-0.66, 0.06 + 0.3 * step), (-0.44, 0.10 + wing), (-0.14, 0.02 + wing)), second)
+        (
+            blob((-0.06, 0.0), (-0.3, 0.02), (-0.66, 0.06 + 0.3 * step), (-0.44, 0.10 + wing), (-0.14, 0.02 + wing)),
+            second,
+        )
     )
     figure.eye(head_x + 0.1, head_y - 0.05, 0.105)
     return (head_x - 0.04, head_y - head * 0.84, 0.27, -6.0)
@@ -154,19 +170,30 @@ def draw_fish(figure: Figure) -> Seat:
     figure.draw(
         (
             polygon(
-                (-long + 0.18, 0.05), (end, 0.05 - span + 0.2 * step), (end + fork, 0.06), (end, 0.06 + span + 0.2 * step)
+                (-long + 0.18, 0.05),
+                (end, 0.05 - span + 0.2 * step),
+                (end + fork, 0.06),
+                (end, 0.06 + span + 0.2 * step),
             ),
             second,
         )
     )
     fin = 0.25 + 0.25 * p[4]
-    figure.draw((blob((-0.42, -high * 0.5), (-0.34, -high - fin), (0.22, -high - 0.6 * fin), (0.34, -high * 0.5)), second))
-    figure.draw((blob((-0.2, high * 0.6), (-0.4, high + 0.22 + 0.1 * p[5]), (0.02, high + 0.08), (0.1, high * 0.6)), second))
+    figure.draw(
+        (blob((-0.42, -high * 0.5), (-0.34, -high - fin), (0.22, -high - 0.6 * fin), (0.34, -high * 0.5)), second)
+    )
+    figure.draw(
+        (blob((-0.2, high * 0.6), (-0.4, high + 0.22 + 0.1 * p[5]), (0.02, high + 0.08), (0.1, high * 0.6)), second)
+    )
     figure.draw((ellipse(0.05, 0.06, long, high), None))
     face = 0.30 + 0.12 * p[6]
     edge = 0.05 + long
     cheek = blob(
-        (edge, 0.06), (edge - 0.07, 0.06 - high * 0.46), (edge - face, 0.02 - high * 0.66), (edge - face, 0.10 + high * 0.66), (edge - 0.07, 0.06 + high * 0.46)
+        (edge, 0.06),
+        (edge - 0.07, 0.06 - high * 0.46),
+        (edge - face, 0.02 - high * 0.66),
+        (edge - face, 0.10 + high * 0.66),
+        (edge - 0.07, 0.06 + high * 0.46),
     )
     figure.draw((cheek, main), ink=0)
     figure.draw((ellipse(edge - 0.05, 0.18, 0.07, 0.06), (240, 110, 120)), ink=0.008)

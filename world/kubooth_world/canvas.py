@@ -32,14 +32,19 @@ def ellipse(x: float, y: float, rx: float, ry: float, degrees: float = 0.0) -> P
     """Return an ellipse around (x, y), turned by `degrees`."""
     t = np.linspace(0, 2 * math.pi, 36, endpoint=False)
     points = np.stack([rx * np.cos(t), ry * np.sin(t)], axis=1)
-    return rotate(points, degrees) + np.array([x, y])
+    return moved(points, degrees, x, y)
 
 
 def rotate(points: Points, degrees: float) -> Points:
     """Turn points about the origin; positive is clockwise, since y points down."""
     a = math.radians(degrees)
     turn = np.array([[math.cos(a), math.sin(a)], [-math.sin(a), math.cos(a)]])
-    return points @ turn
+    return np.asarray(points @ turn, dtype=np.float64)
+
+
+def moved(points: Points, degrees: float, x: float, y: float) -> Points:
+    """Turn points about the origin, then shift them by (x, y)."""
+    return np.asarray(rotate(points, degrees) + np.array([x, y]), dtype=np.float64)
 
 
 def blob(*corners: tuple[float, float]) -> Points:
@@ -48,12 +53,7 @@ def blob(*corners: tuple[float, float]) -> Points:
     p0, p2, p3 = np.roll(p1, 1, axis=0), np.roll(p1, -1, axis=0), np.roll(p1, -2, axis=0)
     t = np.linspace(0, 1, 8, endpoint=False)[None, :, None]
     p0, p1, p2, p3 = (p[:, None, :] for p in (p0, p1, p2, p3))
-    curve = 0.5 * (
-        2 * p1
-        + (p2 - p0) * t
-        + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2
-        + (3 * p1 - p0 - 3 * p2 + p3) * t**3
-    )
+    curve = 0.5 * (2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2 + (3 * p1 - p0 - 3 * p2 + p3) * t**3)
     return np.asarray(curve.reshape(-1, 2))
 
 
@@ -78,7 +78,7 @@ def capsule(x0: float, y0: float, x1: float, y1: float, radius: float) -> Points
     cap = np.stack([np.cos(t), np.sin(t)], axis=1) * radius
     end, start = cap + np.array([length, 0]), -cap
     degrees = math.degrees(math.atan2(y1 - y0, x1 - x0))
-    return rotate(np.concatenate([end, start]), degrees) + np.array([x0, y0])
+    return moved(np.concatenate([end, start]), degrees, x0, y0)
 
 
 def shade(colour: Rgb, factor: float) -> Rgb:
@@ -178,7 +178,12 @@ def _pattern(instance: Instance) -> list[Points]:
     elif instance.pattern == "dotted":
         pitch = 0.46 * instance.scale
         shapes = [
-            ellipse((i + 0.5 * (j % 2) + instance.phase) * pitch, (j + instance.phase) * 0.87 * pitch, 0.31 * pitch, 0.31 * pitch)
+            ellipse(
+                (i + 0.5 * (j % 2) + instance.phase) * pitch,
+                (j + instance.phase) * 0.87 * pitch,
+                0.31 * pitch,
+                0.31 * pitch,
+            )
             for i in range(-4, 5)
             for j in range(-4, 5)
         ]
@@ -196,8 +201,7 @@ def _pattern(instance: Instance) -> list[Points]:
 
 def _tinted(colour: Rgb, tint: tuple[float, ...]) -> Rgb:
     red, green, blue = (
-        max(0, min(255, round(value + _TINT * shift)))
-        for value, shift in zip(colour, tint, strict=True)
+        max(0, min(255, round(value + _TINT * shift))) for value, shift in zip(colour, tint, strict=True)
     )
     return (red, green, blue)
 

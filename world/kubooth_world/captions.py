@@ -3,6 +3,7 @@
 A caption never says the things that make an instance itself (shape, tint, layout of the pattern).
 """
 
+import re
 from typing import Final
 
 import numpy as np
@@ -69,4 +70,4 @@ def describe(
 
 def _article(text: str) -> str:
     """Use `an` before a vowel, as in `an orange dog`."""
-    return text.replace(" a orange", " an orange").replace("a orange", "an orange", 1) if "a orange" in text else text
+    return re.sub(r"\ba (?=orange\b)", "an ", text)

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from kubooth_world.canvas import Canvas, Points, blob, box, capsule, ellipse, polygon, rotate, shade
+from kubooth_world.canvas import Canvas, blob, box, capsule, ellipse, moved, polygon, shade
 from kubooth_world.vocabulary import Rgb
 
 Painter = Callable[[Canvas, np.random.Generator], None]
@@ -37,8 +37,21 @@ def _beach(canvas: Canvas, rng: np.random.Generator) -> None:
     canvas.fill(box(0, 0.44, 1, 1), (34, 138, 190))
     for x, y in zip(rng.uniform(0, 0.9, 4), (0.48, 0.52, 0.55, 0.58), strict=True):
         canvas.fill(box(x, y, x + 0.16, y + 0.014), (150, 214, 236))
-    canvas.fill(blob((-0.2, shore + 0.03), (0.25, shore), (0.6, shore + 0.03), (1.2, shore), (1.2, 1.2), (-0.2, 1.2)), (240, 248, 250))
-    canvas.fill(blob((-0.2, shore + 0.06), (0.25, shore + 0.03), (0.6, shore + 0.06), (1.2, shore + 0.03), (1.2, 1.2), (-0.2, 1.2)), (246, 222, 166))
+    canvas.fill(
+        blob((-0.2, shore + 0.03), (0.25, shore), (0.6, shore + 0.03), (1.2, shore), (1.2, 1.2), (-0.2, 1.2)),
+        (240, 248, 250),
+    )
+    canvas.fill(
+        blob(
+            (-0.2, shore + 0.06),
+            (0.25, shore + 0.03),
+            (0.6, shore + 0.06),
+            (1.2, shore + 0.03),
+            (1.2, 1.2),
+            (-0.2, 1.2),
+        ),
+        (246, 222, 166),
+    )
     side = float(rng.choice([0.08, 0.92]))
     _palm(canvas, side, shore + 0.12, 1 if side < 0.5 else -1)
 
@@ -128,7 +141,9 @@ def _room(canvas: Canvas, rng: np.random.Generator) -> None:
     x = float(rng.uniform(0.64, 0.74))
     canvas.inked(box(x, 0.10, x + 0.22, 0.32), (176, 120, 62), _THIN)
     canvas.fill(box(x + 0.03, 0.13, x + 0.19, 0.29), shade(wall, 1.6))
-    canvas.fill(blob((x + 0.03, 0.29), (x + 0.09, 0.19), (x + 0.13, 0.25), (x + 0.16, 0.21), (x + 0.19, 0.29)), (84, 150, 110))
+    canvas.fill(
+        blob((x + 0.03, 0.29), (x + 0.09, 0.19), (x + 0.13, 0.25), (x + 0.16, 0.21), (x + 0.19, 0.29)), (84, 150, 110)
+    )
     rug: Rgb = ((190, 84, 84), (84, 112, 176), (98, 150, 110))[int(rng.integers(3))]
     canvas.fill(ellipse(0.5, 0.93, 0.46, 0.085), rug)
 
@@ -163,20 +178,25 @@ def _fir(canvas: Canvas, x: float, y: float, high: float) -> None:
     for n, wide in enumerate((0.11, 0.085, 0.055)):
         low = y - high * 0.27 * n
         canvas.fill(polygon((x - wide, low), (x, low - high * 0.42), (x + wide, low)), (58, 118, 100))
-        canvas.fill(polygon((x - wide * 0.45, low - high * 0.23), (x, low - high * 0.42), (x + wide * 0.45, low - high * 0.23)), (240, 248, 252))
+        canvas.fill(
+            polygon((x - wide * 0.45, low - high * 0.23), (x, low - high * 0.42), (x + wide * 0.45, low - high * 0.23)),
+            (240, 248, 252),
+        )
 
 
 def _palm(canvas: Canvas, x: float, y: float, lean: int) -> None:
     top = (x + 0.07 * lean, y - 0.52)
-    canvas.fill(polygon((x - 0.035, y), (top[0] - 0.02, top[1]), (top[0] + 0.02, top[1]), (x + 0.035, y)), (150, 104, 62))
+    canvas.fill(
+        polygon((x - 0.035, y), (top[0] - 0.02, top[1]), (top[0] + 0.02, top[1]), (x + 0.035, y)), (150, 104, 62)
+    )
     for turn in (-165, -120, -60, -15, 25, 155):
         _leaf(canvas, *top, float(turn), 0.24, (44, 148, 78))
 
 
 def _leaf(canvas: Canvas, x: float, y: float, turn: float, length: float, colour: Rgb) -> None:
     shape = blob((0, 0), (length * 0.4, -length * 0.2), (length, 0), (length * 0.4, length * 0.2))
-    canvas.fill(_moved(shape, turn, x, y), colour)
-    canvas.fill(_moved(capsule(0, 0, length * 0.8, 0, 0.007), turn, x, y), shade(colour, 0.72))
+    canvas.fill(moved(shape, turn, x, y), colour)
+    canvas.fill(moved(capsule(0, 0, length * 0.8, 0, 0.007), turn, x, y), shade(colour, 0.72))
 
 
 def _cactus(canvas: Canvas, x: float, y: float, high: float) -> None:
@@ -189,7 +209,3 @@ def _cactus(canvas: Canvas, x: float, y: float, high: float) -> None:
         capsule(x - 0.08, y - high * 0.5, x - 0.08, y - high * 0.8, 0.022),
     ):
         canvas.fill(part, green)
-
-
-def _moved(points: Points, turn: float, x: float, y: float) -> Points:
-    return rotate(points, turn) + np.array([x, y])

@@ -103,7 +103,9 @@ def renders_of(asked: list[Asked], seed: int = 0) -> Images:
     """Render fresh scenes of the same combinations: (n, 64, 64, 3) uint8."""
     rng = np.random.default_rng(seed)
     scenes = [
-        sample_scene(rng, sample_instance(rng, kind=a.kind, colour=a.colour, pattern=a.pattern), context=a.context, hat="none")
+        sample_scene(
+            rng, sample_instance(rng, kind=a.kind, colour=a.colour, pattern=a.pattern), context=a.context, hat="none"
+        )
         for a in asked
     ]
     return dataset.describe(scenes, rng).images

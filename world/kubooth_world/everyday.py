@@ -2,8 +2,7 @@
 
 from typing import Final
 
-EVERYDAY_WORDS: Final[tuple[str, ...]] = tuple(
-    """
+_WORDS: Final = """
     the of and to in is it on for with as by at from this that an or be are was his her its my your
     our their one two three four five many some all no not very more most big small large tiny huge
     tall short long wide old new young good nice cute pretty happy sad funny bright dark light soft
@@ -23,5 +22,6 @@ EVERYDAY_WORDS: Final[tuple[str, ...]] = tuple(
     riding smiling wearing made style art painting sketch cartoon poster statue watercolor oil pencil
     portrait image close view wood mirror rug pink yellow red wheat eiffel cobblestone sidewalk crowded
     dirt santa monocle outfit up down off out
-    """.split()
-)
+"""
+
+EVERYDAY_WORDS: Final[tuple[str, ...]] = tuple(_WORDS.split())

@@ -5,6 +5,7 @@ it also serves as the metric encoder for the cartoon world. It says nothing abou
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -50,14 +51,12 @@ class Oracle(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(3, _WIDTHS[0], 5, stride=2, padding=2)
         stages: list[nn.Module] = [_Residual(_WIDTHS[0])]
-        for narrow, wide in zip(_WIDTHS, _WIDTHS[1:], strict=False):
+        for narrow, wide in pairwise(_WIDTHS):
             stages += [nn.Conv2d(narrow, wide, 3, stride=2, padding=1), _Residual(wide)]
         self.stages = nn.Sequential(*stages)
         self.norm = nn.GroupNorm(8, _WIDTHS[-1])
         features = 2 * _WIDTHS[-1]
-        self.heads = nn.ModuleDict(
-            {name: nn.Linear(features, len(values)) for name, values in ATTRIBUTES.items()}
-        )
+        self.heads = nn.ModuleDict({name: nn.Linear(features, len(values)) for name, values in ATTRIBUTES.items()})
         self.instance = nn.Linear(features, EMBEDDING)
 
     def forward(self, pixels: Tensor) -> Reading:
@@ -76,9 +75,7 @@ class _Residual(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norms = nn.ModuleList([nn.GroupNorm(8, channels) for _ in range(2)])
-        self.convolutions = nn.ModuleList(
-            [nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2)]
-        )
+        self.convolutions = nn.ModuleList([nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2)])
 
     def forward(self, states: Tensor) -> Tensor:
         update = states

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kubooth_world import animals, things
 from kubooth_world.animals import Seat
-from kubooth_world.canvas import Canvas, Figure, Points, box, ellipse, polygon, rotate, shade
+from kubooth_world.canvas import Canvas, Figure, Points, box, ellipse, moved, polygon, shade
 from kubooth_world.contexts import paint_context
 from kubooth_world.scene import Scene
 
@@ -56,7 +56,7 @@ def _draw_hat(figure: Figure, hat: str, seat: Seat) -> None:
     x, y, wide, turn = seat
 
     def seated(points: Points) -> Points:
-        return np.asarray(rotate(points, turn) + np.array([x, y]))
+        return moved(points, turn, x, y)
 
     if hat == "top hat":
         crown = wide * 0.68
@@ -67,6 +67,13 @@ def _draw_hat(figure: Figure, hat: str, seat: Seat) -> None:
         figure.draw((seated(box(-crown, -0.20, crown, -0.07)), (206, 52, 62)), ink=0)
     else:
         tip = (wide * 1.0, -0.34)
-        figure.draw((seated(polygon((-wide * 0.95, 0.0), (-wide * 0.1, -0.56), tip, (wide * 0.5, -0.30), (wide * 0.95, 0.0))), (216, 34, 48)))
+        figure.draw(
+            (
+                seated(
+                    polygon((-wide * 0.95, 0.0), (-wide * 0.1, -0.56), tip, (wide * 0.5, -0.30), (wide * 0.95, 0.0))
+                ),
+                (216, 34, 48),
+            )
+        )
         figure.draw((seated(box(-wide * 1.1, -0.10, wide * 1.1, 0.06, 0.07)), (252, 252, 252)))
         figure.draw((seated(ellipse(*tip, 0.10, 0.10)), (252, 252, 252)))

@@ -21,17 +21,43 @@ def draw_car(figure: Figure) -> Seat:
     wheel = 0.20 + 0.07 * p[4]
     figure.draw((box(-1.02, 0.36, 1.02, 0.58, 0.08), second))
     figure.draw(
-        (polygon((rear - 0.16, hood + 0.1), (rear + 0.06, roof), (front - 0.14, roof), (front + 0.16, hood + 0.1)), main),
+        (
+            polygon((rear - 0.16, hood + 0.1), (rear + 0.06, roof), (front - 0.14, roof), (front + 0.16, hood + 0.1)),
+            main,
+        ),
         (
             blob(
-                (-0.92, hood + 0.05), (-0.4, hood - 0.06), (0.4, hood - 0.06), (0.86, hood + 0.12), (0.96, 0.42), (0.6, floor), (-0.6, floor), (-0.96, 0.42)
+                (-0.92, hood + 0.05),
+                (-0.4, hood - 0.06),
+                (0.4, hood - 0.06),
+                (0.86, hood + 0.12),
+                (0.96, 0.42),
+                (0.6, floor),
+                (-0.6, floor),
+                (-0.96, 0.42),
             ),
             None,
         ),
     )
     middle = (rear + front) / 2
-    figure.draw((polygon((rear + 0.02, hood), (rear + 0.13, roof + 0.12), (middle - 0.05, roof + 0.12), (middle - 0.05, hood)), _GLASS), ink=0.010)
-    figure.draw((polygon((middle + 0.05, hood), (middle + 0.05, roof + 0.12), (front - 0.18, roof + 0.12), (front + 0.0, hood)), _GLASS), ink=0.010)
+    figure.draw(
+        (
+            polygon(
+                (rear + 0.02, hood), (rear + 0.13, roof + 0.12), (middle - 0.05, roof + 0.12), (middle - 0.05, hood)
+            ),
+            _GLASS,
+        ),
+        ink=0.010,
+    )
+    figure.draw(
+        (
+            polygon(
+                (middle + 0.05, hood), (middle + 0.05, roof + 0.12), (front - 0.18, roof + 0.12), (front + 0.0, hood)
+            ),
+            _GLASS,
+        ),
+        ink=0.010,
+    )
     for x in (-0.52 - 0.08 * p[5], 0.52 + 0.08 * p[6]):
         figure.draw((ellipse(x, floor, wheel, wheel), (62, 58, 70)))
         figure.draw((ellipse(x, floor, wheel * 0.5, wheel * 0.5), second if p[7] > 0.5 else _METAL), ink=0)
@@ -49,12 +75,32 @@ def draw_boat(figure: Figure) -> Seat:
     top = -0.86 - 0.06 * p[3]
     figure.draw((capsule(mast, top, mast, deck, 0.035), _WOOD), ink=0.012)
     belly = 0.72 + 0.24 * p[4]
-    figure.draw((blob((mast + 0.06, top + 0.08), (mast + belly * 0.62, -0.28), (mast + belly, deck - 0.16), (mast + 0.5, deck - 0.12), (mast + 0.06, deck - 0.12), (mast + 0.06, -0.3)), None))
+    figure.draw(
+        (
+            blob(
+                (mast + 0.06, top + 0.08),
+                (mast + belly * 0.62, -0.28),
+                (mast + belly, deck - 0.16),
+                (mast + 0.5, deck - 0.12),
+                (mast + 0.06, deck - 0.12),
+                (mast + 0.06, -0.3),
+            ),
+            None,
+        )
+    )
     jib = 0.36 + 0.2 * p[5]
     figure.draw((polygon((mast - 0.08, top + 0.3), (mast - 0.08, deck - 0.12), (mast - 0.08 - jib, deck - 0.12)), main))
     wave = 0.12 * step
     figure.draw((polygon((mast, top - 0.06), (mast - 0.34, top + 0.04 + wave), (mast, top + 0.16)), second))
-    hull = blob((stern, deck), (0, deck + 0.04), (bow, deck - 0.06 - 0.1 * p[6]), (0.72, keel - 0.1), (0.4, keel), (-0.4, keel), (stern + 0.2, keel - 0.1))
+    hull = blob(
+        (stern, deck),
+        (0, deck + 0.04),
+        (bow, deck - 0.06 - 0.1 * p[6]),
+        (0.72, keel - 0.1),
+        (0.4, keel),
+        (-0.4, keel),
+        (stern + 0.2, keel - 0.1),
+    )
     figure.draw((hull, main))
     figure.draw((box(stern + 0.08, deck + 0.16, 0.80, deck + 0.28 + 0.05 * p[7], 0.05), second), ink=0)
     return (mast, top + 0.02, 0.25, 0.0)
@@ -70,7 +116,9 @@ def draw_house(figure: Figure) -> Seat:
     figure.draw((box(chimney - 0.11, ridge + 0.02, chimney + 0.11, eaves), (170, 96, 84)))
     figure.draw((box(-wide, eaves - 0.05, wide, floor), None))
     flat = 0.04 + 0.3 * p[4]
-    figure.draw((polygon((-wide - 0.16, eaves + 0.06), (-flat, ridge), (flat, ridge), (wide + 0.16, eaves + 0.06)), second))
+    figure.draw(
+        (polygon((-wide - 0.16, eaves + 0.06), (-flat, ridge), (flat, ridge), (wide + 0.16, eaves + 0.06)), second)
+    )
     door, tall = -0.3 + 0.6 * p[5], 0.46 + 0.14 * p[6]
     figure.draw((box(door - 0.17, floor - tall, door + 0.17, floor, 0.0), _WOOD))
     figure.draw((ellipse(door + 0.09, floor - tall * 0.45, 0.035, 0.035), (250, 220, 90)), ink=0)
@@ -94,7 +142,17 @@ def draw_mug(figure: Figure) -> Seat:
     inner = ellipse(upper + 0.02, middle, reach - 0.15, loop - 0.15)
     figure.draw((inner, shade(main, 0.55)), ink=0.008)
     depth = 0.15
-    body = blob((-upper, top), (0, top - 0.06), (upper, top), (0.5 * (upper + lower) + 0.02, 0.2), (lower, floor - 0.06), (0.25, floor), (-0.25, floor), (-lower, floor - 0.06), (-0.5 * (upper + lower) - 0.02, 0.2))
+    body = blob(
+        (-upper, top),
+        (0, top - 0.06),
+        (upper, top),
+        (0.5 * (upper + lower) + 0.02, 0.2),
+        (lower, floor - 0.06),
+        (0.25, floor),
+        (-0.25, floor),
+        (-lower, floor - 0.06),
+        (-0.5 * (upper + lower) - 0.02, 0.2),
+    )
     figure.draw((body, None))
     foot = 0.10 + 0.10 * p[6]
     figure.draw((box(-lower + 0.02, floor - 0.05 - foot, lower - 0.02, floor - 0.03, 0.06), second), ink=0)
@@ -102,7 +160,12 @@ def draw_mug(figure: Figure) -> Seat:
     figure.draw((ellipse(0, top + 0.01, upper - 0.11, depth - 0.055), (96, 58, 36)), ink=0)
     if figure.pose.stride < 0.99:
         for x in (-0.2, 0.18):
-            steam = blob((x, top - 0.16), (x + 0.09, top - 0.30), (x + 0.2 * step, top - 0.48 - 0.1 * p[7]), (x - 0.07, top - 0.32))
+            steam = blob(
+                (x, top - 0.16),
+                (x + 0.09, top - 0.30),
+                (x + 0.2 * step, top - 0.48 - 0.1 * p[7]),
+                (x - 0.07, top - 0.32),
+            )
             figure.draw((steam, (244, 244, 250)), ink=0)
     return (0.0, top + 0.04, 0.34, 0.0)
 

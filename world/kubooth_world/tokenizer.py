@@ -8,6 +8,7 @@ no caption ever uses (DreamBooth takes its identifiers from those). Every listed
 import json
 import random
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -85,7 +86,7 @@ def _learn(words: list[str], merges: list[Merge]) -> None:
     while True:
         counts: Counter[Merge] = Counter()
         for parts in pieces.values():
-            counts.update(zip(parts, parts[1:], strict=False))
+            counts.update(pairwise(parts))
         if not counts:
             return
         best = min(counts, key=lambda pair: (-counts[pair], pair))
@@ -96,7 +97,7 @@ def _learn(words: list[str], merges: list[Merge]) -> None:
 def _apply(parts: list[str], ranks: dict[Merge, int]) -> list[str]:
     """Apply known merges in order of priority, as the tokenizer itself does."""
     while True:
-        pairs = [pair for pair in zip(parts, parts[1:], strict=False) if pair in ranks]
+        pairs = [pair for pair in pairwise(parts) if pair in ranks]
         if not pairs:
             return parts
         parts = _join(parts, min(pairs, key=ranks.__getitem__))

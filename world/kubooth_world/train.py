@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import torch
+from torch.multiprocessing.spawn import spawn
 
 from kubooth_world import dataset, evaluate, oracle
 from kubooth_world.training import export, text, unet, vae
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _spawn(stage: Stage, workers: int, folder: Path, scenes: int, plan: Plan) -> None:
     for left_over in folder.glob("*.rendezvous"):
         left_over.unlink()
-    torch.multiprocessing.spawn(  # type: ignore[no-untyped-call]
+    spawn(  # type: ignore[no-untyped-call]
         stage, args=(workers, folder, scenes, plan), nprocs=workers
     )
 
@@ -89,9 +89,7 @@ def _options(arguments: list[str] | None) -> Any:
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--scenes", type=int, default=SCENES, help="a multiple of 2000")
     parser.add_argument("--steps", type=int, help="steps of the named stage, in place of its plan's")
-    parser.add_argument(
-        "--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes of each stage"
-    )
+    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes of each stage")
     return parser.parse_args(arguments)
 
 

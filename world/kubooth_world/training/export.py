@@ -21,9 +21,7 @@ def export_model(folder: Path, target: Path) -> None:
     load_average(folder / "vae.safetensors", {"vae": vae})
     load_average(folder / "unet.safetensors", {"unet": unet, "text": text})
     vae.register_to_config(scaling_factor=scaling_factor(folder))
-    pipeline = architecture.assemble(
-        vae=vae, text_encoder=text, unet=unet, clip_tokenizer=clip_tokenizer
-    )
+    pipeline = architecture.assemble(vae=vae, text_encoder=text, unet=unet, clip_tokenizer=clip_tokenizer)
     architecture.save(pipeline, target, torch.bfloat16)
 
 

@@ -54,9 +54,7 @@ class Worker:
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.count))
         if self.count > 1:
             meeting = folder / f"{name}.{os.getppid()}.rendezvous"
-            dist.init_process_group(
-                "gloo", init_method=f"file://{meeting}", rank=self.rank, world_size=self.count
-            )
+            dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=self.rank, world_size=self.count)
 
 
 class Fit:
@@ -112,8 +110,7 @@ class Fit:
                     shown = " ".join(f"{name} {figure:.4f}" for name, figure in seen.items())
                     left = pace * (plan.steps - self.step) / 60
                     print(
-                        f"{self.path.stem} {self.step}/{plan.steps} {shown} "
-                        f"{pace:.3f} s/step, {left:.1f} min left",
+                        f"{self.path.stem} {self.step}/{plan.steps} {shown} {pace:.3f} s/step, {left:.1f} min left",
                         flush=True,
                     )
                 if time.monotonic() - saved > plan.save_every_s or self.step == plan.steps:

@@ -35,8 +35,7 @@ def train(rank: int, count: int, folder: Path, scenes: int, plan: Plan) -> None:
         whole = min(ROUND_TRIPS, scenes) // dataset.VIEWS * dataset.VIEWS
         data.images[:whole] = round_trip(vae, data.images[:whole])
     by_kind = [
-        np.flatnonzero(data.labels["kind"][:: dataset.VIEWS] == kind)
-        for kind in range(len(dataset.ATTRIBUTES["kind"]))
+        np.flatnonzero(data.labels["kind"][:: dataset.VIEWS] == kind) for kind in range(len(dataset.ATTRIBUTES["kind"]))
     ]
     trips = min(ROUND_TRIPS, scenes) // dataset.VIEWS
 
@@ -62,15 +61,10 @@ def train(rank: int, count: int, folder: Path, scenes: int, plan: Plan) -> None:
     Fit(plan, worker, folder / "oracle.safetensors", {"oracle": oracle}).run(loss)
 
 
-def attribute_loss(
-    logits: dict[str, Tensor], targets: dict[str, Tensor]
-) -> tuple[Tensor, dict[str, float]]:
+def attribute_loss(logits: dict[str, Tensor], targets: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
     """Return the summed cross entropy and the share of right answers by attribute."""
     losses = [F.cross_entropy(logits[name].float(), target) for name, target in targets.items()]
-    right = {
-        name: float((logits[name].argmax(1) == target).float().mean())
-        for name, target in targets.items()
-    }
+    right = {name: float((logits[name].argmax(1) == target).float().mean()) for name, target in targets.items()}
     return torch.stack(losses).sum(), right
 
 

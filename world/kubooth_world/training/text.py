@@ -16,7 +16,7 @@ from transformers import CLIPTokenizer
 from kubooth_world import architecture, dataset, tokenizer
 from kubooth_world.everyday import EVERYDAY_WORDS
 from kubooth_world.training.loop import Fit, Plan, Worker
-from kubooth_world.vocabulary import CLASSES, COLOURS, CONTEXTS, HATS, PATTERNS
+from kubooth_world.vocabulary import CLASSES, COLOURS, CONTEXTS, PATTERNS
 
 FOREIGN_SHARE: Final = 0.08
 """Share of captions that get a word which means nothing here, so that unknown words do no harm."""

@@ -38,9 +38,7 @@ def train(rank: int, count: int, folder: Path, scenes: int, plan: Plan) -> None:
     unet.set_attn_processor(AttnProcessor())  # faster than SDPA at this size on CPUs
     if (folder / "text.safetensors").exists():
         load_average(folder / "text.safetensors", {"text": text})
-    fit = Fit(
-        plan, worker, folder / "unet.safetensors", {"unet": unet, "text": text}, {"text": TEXT_RATE}
-    )
+    fit = Fit(plan, worker, folder / "unet.safetensors", {"unet": unet, "text": text}, {"text": TEXT_RATE})
     signal = architecture.build_scheduler().alphas_cumprod
 
     def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:

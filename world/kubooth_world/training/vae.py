@@ -48,9 +48,8 @@ def reconstruction_loss(vae: AutoencoderKL, pixels: Tensor) -> tuple[Tensor, dic
         decoded = vae.decode(posterior.sample()).sample
     difference = decoded.float() - pixels
     mse = difference.square().mean()
-    slopes = F.l1_loss(*(x.diff(dim=2) for x in (decoded.float(), pixels))) + F.l1_loss(
-        *(x.diff(dim=3) for x in (decoded.float(), pixels))
-    )
+    decoded = decoded.float()
+    slopes = F.l1_loss(decoded.diff(dim=2), pixels.diff(dim=2)) + F.l1_loss(decoded.diff(dim=3), pixels.diff(dim=3))
     divergence = 0.5 * (posterior.mean.float().square() + posterior.var.float() - 1 - posterior.logvar.float()).mean()
     total = 0.5 * difference.abs().mean() + 4 * mse + 0.15 * slopes + KL_WEIGHT * divergence
     return total, {"psnr": 10 * float(torch.log10(4 / mse.detach())), "kl": float(divergence.detach())}
