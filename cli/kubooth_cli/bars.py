@@ -18,7 +18,6 @@ from kubooth_cli.state import RunState, StageState
 from kubooth_cli.wording import stage_parts, train_parts
 from kubooth_trainer.progress import (
     Event,
-    InfoEvent,
     WarningEvent,
 )
 from kubooth_trainer.progress import (
@@ -32,11 +31,12 @@ MARKS: dict[Phase, tuple[str, str, str]] = {  # as drawn, where only ASCII is sa
     "Skipped": ("✓", "+", "dim green"),
     "Failed": ("✗", "x", "bold red"),
 }
+STOPPED = ("■", "#", "yellow")  # a stage that was at work when the run ended
 NAME_WIDTH = 8
 LONGEST_BAR = 40
 SHORTEST_BAR = 10
 SHORTEST_DETAIL = 24
-ROWS = 8  # what the whole view takes; a lower terminal gets the current stage only
+ROWS = 9  # what the whole view takes; a lower terminal gets the current stage only
 
 
 class Bars:
@@ -71,8 +71,6 @@ class Bars:
         match event:
             case WarningEvent():
                 self._above(Text.assemble(("warning: ", "bold yellow"), event.message))
-            case InfoEvent():
-                self._above(Text(f"{event.key}: {event.value}", style="dim"))
             case _:
                 pass  # drawn from the state at the next tick
 
@@ -98,6 +96,9 @@ class Bars:
         running = self._state.running
         shown = [stage for stage in self._state.stages.values() if not low or stage.name == running]
         rows = [self._row(stage, now) for stage in shown]
+        if self._state.infos and not low:
+            facts = " · ".join(f"{fmt.words(key)} {value}" for key, value in self._state.infos.items())
+            rows.insert(0, Text(facts, style="dim", no_wrap=True, overflow="ellipsis"))
         if self._stopping and not self._closing:
             rows.append(Text(self._stopping, style="bold yellow"))
         elif running is None and not self._closing and not any(stage.event for stage in shown):
@@ -106,7 +107,7 @@ class Bars:
 
     def _row(self, stage: StageState, now: float) -> RenderableType:
         phase: Phase = stage.event.state if stage.event else "Pending"
-        mark, ascii_mark, style = MARKS[phase]
+        mark, ascii_mark, style = STOPPED if phase == "Running" and self._closing else MARKS[phase]
         width = self._console.width
         left = 2 + NAME_WIDTH + 2
         bar_width = min(LONGEST_BAR, width - left - 2 - SHORTEST_DETAIL - 20)

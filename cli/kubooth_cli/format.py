@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+BYTES = "bytes"
 
 
 def duration(seconds: float) -> str:
@@ -22,22 +25,27 @@ def duration(seconds: float) -> str:
     return f"{days}d{hours:02d}h"
 
 
-def share(done: int, total: int) -> str:
-    """`640/800 80%`; the percentage is rounded down: 100% means all. Without a total, only the count."""
+def share(done: int, total: int, unit: str = "") -> str:
+    """`640/800 80%`, of bytes `12.1 MB/25.3 MB 47%`; rounded down: 100% means all. Without a total, the count."""
     if total <= 0:
-        return str(done) if done else ""
-    return f"{done}/{total} {100 * done // total}%"
+        return _quantity(done, unit) if done else ""
+    return f"{_quantity(done, unit)}/{_quantity(total, unit)} {100 * done // total}%"
 
 
 def counted(done: int, total: int, unit: str) -> str:
-    """`120/200 images`, or `5 files` when all are done."""
-    if total <= 0:
-        return f"{done} {unit}".strip() if done else ""
-    return f"{total} {unit}".strip() if done >= total else f"{done}/{total} {unit}".strip()
+    """`120/200 images`, `5 files` when all are done; `25.3 MB` for bytes."""
+    if total <= 0 and not done:
+        return ""
+    suffix = "" if unit in ("", BYTES) else f" {unit}"
+    if total <= 0 or done >= total:
+        return _quantity(max(done, total), unit) + suffix
+    return f"{_quantity(done, unit)}/{_quantity(total, unit)}{suffix}"
 
 
 def rate(per_second: float, unit: str) -> str:
-    """`11.3 images/s`; three digits where there are that many, two decimals below ten."""
+    """`11.3 images/s`, `8.4 MB/s`: no decimals from a hundred on, two below ten."""
+    if unit == BYTES:
+        return f"{size(round(per_second))}/s"
     if per_second >= 100:
         return f"{per_second:.0f} {unit}/s"
     if per_second >= 10:
@@ -82,3 +90,12 @@ def fitted(parts: Sequence[str], width: int, gap: str = "  ") -> str:
     if present and not text:
         return present[0][: max(0, width)]
     return text
+
+
+def words(key: str) -> str:
+    """`zeroStage` as `zero stage`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", key).lower()
+
+
+def _quantity(count: int, unit: str) -> str:
+    return size(count) if unit == BYTES else str(count)

@@ -49,7 +49,7 @@ class Lines:
             case WarningEvent():
                 self._write(f"warning: {event.message}")
             case InfoEvent():
-                self._write(f"{event.key}: {event.value}")
+                self._write(f"{fmt.words(event.key)}: {event.value}")
             case _:
                 pass  # the result and the failure are the summary's to tell
 
@@ -70,7 +70,7 @@ class Lines:
             self._quiet_until = self._clock() + SECONDS_BETWEEN
             self._write(stage_line(event))
         elif event.state == "Running" and event.stage != "Train" and event.total and self._due():
-            self._write(f"{event.stage}: {fmt.share(event.done, event.total)}")
+            self._write(f"{event.stage}: {fmt.share(event.done, event.total, event.unit)}")
 
     def _due(self) -> bool:
         now = self._clock()

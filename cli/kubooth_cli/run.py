@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -115,7 +116,7 @@ def _presenter(*, as_json: bool) -> Presenter:
 
 
 def _tell(outcome: Outcome, *, as_json: bool) -> None:
-    try:
+    with suppress(OSError):
         if outcome.code is ExitCode.OK:
             heading, *rest = words.success(outcome)
             click.secho(heading, bold=True, err=as_json)
@@ -123,9 +124,16 @@ def _tell(outcome: Outcome, *, as_json: bool) -> None:
         else:
             command = shlex.join(["kubooth", *sys.argv[1:]])
             click.echo("\n".join(words.failure(outcome, command)), err=True)
-    except BrokenPipeError:
-        # Nobody reads: the exit code still tells, and Python's own flush at exit must not complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _give_up_closed_streams()
+
+
+def _give_up_closed_streams() -> None:
+    """Where nobody reads any more, the exit code still tells; Python's flush at exit must not change it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _print_config(plan: Plan) -> None:

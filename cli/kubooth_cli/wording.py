@@ -39,7 +39,7 @@ def stage_parts(stage: StageState, now: float) -> list[str]:
         return []
     match event.state:
         case "Running" if event.total:
-            parts = [fmt.share(event.done, event.total)]
+            parts = [fmt.share(event.done, event.total, event.unit)]
             speed = stage.speed(now)
             if speed:
                 parts.append(fmt.rate(speed, event.unit or "items"))

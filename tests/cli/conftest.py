@@ -32,7 +32,7 @@ spec:
   output: {uri: "file:out/"}
 """
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-LONG = 60.0  # seconds after which a test gives up; nothing waits this long when all is well
+LONG = 120.0  # seconds after which a test gives up; nothing waits this long when all is well
 
 
 @dataclass

@@ -127,7 +127,7 @@ def warnings(config: dict[str, Any], _: str) -> int:
 
 
 def garbage(config: dict[str, Any], _: str) -> int:
-    sys.stdout.buffer.write(b"\xff\xfe not text\n\n[1, 2]\n{\"type\": \"future\", \"x\": 1}\nloading 10%\r20%\n")
+    sys.stdout.buffer.write(b'\xff\xfe not text\n\n[1, 2]\n{"type": "future", "x": 1}\nloading 10%\r20%\n')
     sys.stdout.buffer.write(b"x" * (1 << 21) + b"\n")
     sys.stdout.flush()
     code = success(config, "")
@@ -141,7 +141,7 @@ def training(_: dict[str, Any], __: str) -> int:
     until_training()
     step(5)
     step(10)
-    caught = signal.sigwait(STOPS)
+    caught = signal.Signals(signal.sigwait(STOPS))
     checkpoint(10)
     emit("failed", reason="Stopped", message=f"{caught.name} received", exit_code=128 + caught)
     return 128 + caught

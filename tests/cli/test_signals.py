@@ -58,7 +58,7 @@ def test_sigterm_without_a_terminal(kubooth: Any) -> None:
         if '"step": 10' in line:
             process.send_signal(signal.SIGTERM)
             break
-    rest, words = process.communicate(timeout=60)
+    rest, words = process.communicate(timeout=120)
     assert process.returncode == 143
     assert '"reason": "Stopped"' in rest.splitlines()[-1]
     assert "SIGTERM received: saving a checkpoint, then stopping" in words
