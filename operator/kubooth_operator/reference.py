@@ -86,7 +86,7 @@ def _suggestion(root: FieldDoc, here: FieldDoc, name: str) -> str:
         return f"{wanted}; did you mean {here.path}.{close}?"
     elsewhere = [each.path for each in root.every() if each.name.lower() == name.lower()]
     if elsewhere:
-        return f"{wanted}; did you mean {elsewhere[0]}?"
+        return f"{wanted}; did you mean {min(elsewhere, key=lambda path: path.count('.'))}?"
     return f"{wanted}; it has: {', '.join(below)}" if below else f"{wanted}: it is a plain value"
 
 

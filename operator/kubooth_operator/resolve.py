@@ -50,9 +50,9 @@ def settle(job: PersonalizationJob, runtime: PersonalizationRuntime) -> JobSpec:
     defaults = runtime.spec.defaults.model_dump(mode="json", by_alias=True, exclude_none=True)
     values = _layered(JobSpec, chosen, defaults)
     try:
-        return JobSpec.model_validate_json(json.dumps(values))
+        return JobSpec.model_validate_json(json.dumps(values), by_alias=True, by_name=False)
     except ValidationError as error:
-        note = f" (with the defaults of runtime {runtime.metadata.name})" if defaults else ""
+        note = f" (with the defaults of runtime {runtime.metadata.name} and the built-in values)"
         raise SpecError(
             [FieldError(each.path, each.message + note) for each in field_errors(error, JobSpec, prefix="spec")]
         ) from None

@@ -85,8 +85,10 @@ def plain(value: Any) -> str:
             return '""'
         case list() | tuple():
             return "[" + ", ".join(f'"{item}"' for item in value) + "]"
+        case float() if value.is_integer() and abs(value) < 1e15:
+            return str(int(value))
         case float():
-            return f"{value:g}".replace("e-0", "e-") if 0 < abs(value) < 1e-3 else str(value)
+            return f"{value:g}".replace("e-0", "e-")
         case _:
             return str(value)
 

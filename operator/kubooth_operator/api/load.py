@@ -55,7 +55,7 @@ def parse(raw: dict[str, Any], kind: type[Kind]) -> Kind:
     empty = list(_empty_fields(raw))
     document = json.dumps(_without_nulls(raw))
     try:
-        job_or_runtime = kind.model_validate_json(document)
+        job_or_runtime = kind.model_validate_json(document, by_alias=True, by_name=False)
     except ValidationError as error:
         paths = {each.path for each in empty}
         raise SpecError([*empty, *(e for e in field_errors(error, kind) if e.path not in paths)]) from None

@@ -118,14 +118,14 @@ def unknown_field(loc: Sequence[int | str], kind: type[Part]) -> str:
         return f"is not a known field; did you mean {close}?"
     elsewhere = [path for path in _all_paths(kind) if path.rsplit(".", 1)[-1].lower() == name.lower()]
     if elsewhere:
-        return f"is not a known field; did you mean {elsewhere[0]}?"
+        return f"is not a known field; did you mean {min(elsewhere, key=lambda path: path.count('.'))}?"
     return "is not a known field; known here: " + ", ".join(neighbours)
 
 
 def closest(name: str, known: Sequence[str]) -> str | None:
     """The known name that `name` was probably meant to be, whatever the case of its letters."""
     by_lower = {each.lower(): each for each in known}
-    match = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    match = difflib.get_close_matches(name.lower().replace("_", ""), by_lower, n=1)
     return by_lower[match[0]] if match else None
 
 
