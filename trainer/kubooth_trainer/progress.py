@@ -42,7 +42,7 @@ class ProgressEvent:
     loss: float
     instance_loss: float
     prior_loss: float | None
-    grad_norm: float
+    grad_norm: float | None
     learning_rate: float
     samples_per_second: float  # instance and class images together
     eta_seconds: float

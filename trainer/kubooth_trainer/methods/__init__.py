@@ -1,0 +1,1 @@
+"""Personalization methods: what is trainable, and how the result is exported."""

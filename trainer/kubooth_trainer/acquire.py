@@ -1,0 +1,171 @@
+"""The Download stage: model and photos to this node, and every judgement that can be made before time is spent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kubooth_trainer.config import TrainConfig, fill_prompt
+from kubooth_trainer.distributed import World
+from kubooth_trainer.errors import BadModelError, ConfigError
+from kubooth_trainer.families import INDEX, Family, check_model, wanted_files
+from kubooth_trainer.identifier import choose_identifier, judge_identifier
+from kubooth_trainer.loss import NoiseSchedule
+from kubooth_trainer.progress import Reporter
+from kubooth_trainer.storage import Storage
+from kubooth_trainer.subject import LoadedSubject, load_photos, unpack_subject
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acquired:
+    """A model folder on this node, the checked photos, and the words for them.
+
+    `instance_prompts` has one filled prompt per photo; `model_digest` is SHA-256 over the model's files.
+    """
+
+    family: Family
+    model: Path
+    model_digest: str
+    subject: LoadedSubject
+    resolution: int
+    identifier: str
+    instance_prompts: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetcher:
+    """Brings URIs to this node: the node's first rank copies, the others find it there."""
+
+    storage: Storage
+    world: World
+
+    def fetch(self, uri: str, folder: Path, *, names: list[str] | None = None) -> Path:
+        """The local folder or file of a URI. Collective."""
+        if self.world.leads_node:
+            self.storage.fetch_tree(uri, folder, names=names)
+        self.world.barrier()
+        return self.storage.fetch_tree(uri, folder, names=names)
+
+
+def acquire(config: TrainConfig, fetcher: Fetcher, reporter: Reporter) -> Acquired:
+    """Collective. Raises BadModelError, BadSubjectError, ConfigError or a storage error, all before any output."""
+    work = Path(config.workdir)
+    reporter.begin("Download", total=2, unit="inputs")
+    family, model = _model(config, fetcher, work)
+    reporter.advance("Download", 1)
+    resolution = config.training.resolution or family.resolution(model)
+    _check_resolution(family, model, resolution)
+    _check_schedule(config, family, model)
+    photos = fetcher.fetch(config.subject.images, work / "photos")
+    folder = unpack_subject(photos, work / f"unpacked-{fetcher.world.local_rank}")
+    subject = load_photos(folder, resolution=resolution, captions=config.training.captions)
+    for sentence in subject.warnings:
+        reporter.warn(sentence)
+    tokenizers = family.load_tokenizers(model)
+    identifier = _identifier(config, tokenizers[0], reporter)
+    prompts = [
+        fill_prompt(
+            photo.caption or config.subject.prompt_template,
+            identifier=identifier,
+            class_name=config.subject.class_name,
+        )
+        for photo in subject.photos
+    ]
+    _check_lengths(config, family, tokenizers, identifier, prompts)
+    acquired = Acquired(
+        family=family,
+        model=model,
+        model_digest=_model_digest(model, work / "model-digest.json"),
+        subject=subject,
+        resolution=resolution,
+        identifier=identifier,
+        instance_prompts=prompts,
+    )
+    reporter.end("Download")
+    return acquired
+
+
+def _model(config: TrainConfig, fetcher: Fetcher, work: Path) -> tuple[Family, Path]:
+    uri, storage = config.model.uri, fetcher.storage
+    names = [entry.name for entry in storage.list(uri)]
+    index = storage.read_bytes(storage.join(uri, INDEX)) if INDEX in names else None
+    family = check_model(uri, names, index)
+    return family, fetcher.fetch(uri, work / "model", names=wanted_files(names, family))
+
+
+def _check_resolution(family: Family, model: Path, resolution: int) -> None:
+    multiple = family.resolution_multiple(model)
+    if resolution % multiple:
+        raise ConfigError(
+            f"training.resolution: must be a multiple of {multiple} pixels for this model, got {resolution}"
+        )
+
+
+def _check_schedule(config: TrainConfig, family: Family, model: Path) -> None:
+    try:
+        schedule = NoiseSchedule.from_config(family.load_schedule(model), zero_terminal_snr=False)
+    except (ValueError, OSError) as error:
+        raise BadModelError(f"model.uri: {config.model.uri}: {error}") from error
+    if config.training.zero_terminal_snr and schedule.prediction == "epsilon":
+        raise ConfigError(
+            "training.zeroTerminalSnr: needs a model that predicts v; this one predicts epsilon, which says nothing "
+            "at a signal-to-noise ratio of zero. Leave it out for this model"
+        )
+
+
+def _identifier(config: TrainConfig, tokenizer: Any, reporter: Reporter) -> str:
+    given = config.subject.identifier
+    if given is None:
+        chosen = choose_identifier(tokenizer, class_name=config.subject.class_name, seed=config.training.seed)
+        return chosen.text
+    for sentence in judge_identifier(tokenizer, given, class_name=config.subject.class_name):
+        reporter.warn(sentence)
+    return given
+
+
+def _check_lengths(
+    config: TrainConfig, family: Family, tokenizers: Any, identifier: str, instance_prompts: list[str]
+) -> None:
+    def filled(template: str) -> str:
+        return fill_prompt(template, identifier=identifier, class_name=config.subject.class_name)
+
+    named = [("subject.promptTemplate", prompt) for prompt in instance_prompts]
+    named += [("prior.prompt", filled(config.prior.prompt)), ("prior.negativePrompt", config.prior.negative_prompt)]
+    named += [
+        (f"evaluation.prompts[{number}]", filled(prompt)) for number, prompt in enumerate(config.evaluation.prompts)
+    ]
+    for field, prompt in named:
+        count = family.too_long(tokenizers, prompt)
+        if count is not None:
+            raise ConfigError(f"{field}: {prompt!r} has {count} tokens, more than this model reads; shorten it")
+
+
+def _model_digest(model: Path, memory: Path) -> str:
+    """SHA-256 (hex) over the model's files. Large models are read once: `memory` keeps it by sizes and times."""
+    files = sorted(path for path in model.rglob("*") if path.is_file() and path.suffix in (".safetensors", ".json"))
+    state = [[str(path.relative_to(model)), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    known = _read_json(memory)
+    if known.get("state") == state:
+        return str(known["digest"])
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    partial = memory.with_suffix(f".{id(state)}.partial")
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    partial.write_text(json.dumps({"state": state, "digest": digest.hexdigest()}))
+    partial.replace(memory)
+    return digest.hexdigest()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+

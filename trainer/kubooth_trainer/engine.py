@@ -1,0 +1,229 @@
+"""Everything that knows DeepSpeed: building the engine, and taking master weights and moments out of it and back.
+
+State is read and written parameter by parameter as full fp32 tensors, so it knows nothing of the number of ranks or
+the ZeRO stage it came from. DeepSpeed's own checkpoints (pickles tied to the world size) are not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+BUCKET_ELEMENTS = 1 << 24  # gradient bucket: the default of 5e8 would take gigabytes for a small model
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """What the engine needs beside the module; batch sizes are in instance images."""
+
+    zero_stage: int
+    bf16: bool
+    micro_batch: int
+    accumulation: int
+    world_size: int
+    max_grad_norm: float
+    betas: tuple[float, float]
+    epsilon: float
+    weight_decay: float
+
+
+def effective_stage(zero_stage: int, *, bf16: bool) -> int:
+    """ZeRO 0 in bf16 keeps no reachable master weights in DeepSpeed: stage 1 is used, with the same arithmetic."""
+    return 1 if bf16 and zero_stage == 0 else zero_stage
+
+
+def build_engine(module: nn.Module, groups: list[dict[str, Any]], options: EngineOptions) -> Any:
+    """A DeepSpeed engine over `module` with AdamW. Collective."""
+    import deepspeed
+
+    fused = next(module.parameters()).device.type == "cuda"
+    optimizer = torch.optim.AdamW(
+        groups, betas=options.betas, eps=options.epsilon, weight_decay=options.weight_decay, fused=fused
+    )
+    config = {
+        "train_micro_batch_size_per_gpu": options.micro_batch,
+        "gradient_accumulation_steps": options.accumulation,
+        "train_batch_size": options.micro_batch * options.accumulation * options.world_size,
+        "gradient_clipping": options.max_grad_norm,
+        "bf16": {"enabled": options.bf16},
+        "zero_optimization": {
+            "stage": options.zero_stage,
+            "reduce_bucket_size": BUCKET_ELEMENTS,
+            "allgather_bucket_size": BUCKET_ELEMENTS,
+            "overlap_comm": fused,
+        },
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "wall_clock_breakdown": False,
+        "steps_per_print": 1 << 30,
+    }
+    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
+    return engine
+
+
+class EngineState:
+    """Master weights and Adam moments of an engine, as full fp32 tensors by parameter name."""
+
+    def __init__(self, engine: Any, *, zero_stage: int) -> None:
+        self._engine = engine
+        self._stage = zero_stage
+        self._parameters = {
+            name: parameter for name, parameter in engine.module.named_parameters() if parameter.requires_grad
+        }
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._parameters)
+
+    def shards(self) -> list[torch.Tensor]:
+        """This rank's part of the master weights, as flat fp32 tensors that the optimizer updates in place."""
+        optimizer = self._engine.optimizer
+        if self._stage == 0:
+            return list(self._parameters.values())
+        if self._stage == 3:
+            return list(optimizer.fp32_partitioned_groups_flat)
+        return list(optimizer.single_partition_of_fp32_groups)
+
+    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """(name, fp32 weight on the CPU) for every parameter. Collective."""
+        for name, parameter in self._parameters.items():
+            yield name, self._full(parameter, None)
+
+    def moments(self, key: str) -> Iterator[tuple[str, torch.Tensor]]:
+        """(name, fp32 moment on the CPU) for every parameter, after at least one step. Collective."""
+        self._link()
+        for name, parameter in self._parameters.items():
+            yield name, self._full(parameter, key)
+
+    def restore(self, *, step: int, read: Callable[[str, str], torch.Tensor]) -> None:
+        """Sets weights and moments from `read(kind, name)`, kind in ("weights", *MOMENTS), as after `step` steps."""
+        state = self._optimizer_state()
+        for shard in self.shards():
+            state[shard] = {
+                "step": torch.tensor(float(step), device=shard.device if self._fused else "cpu"),
+                **{key: torch.zeros_like(shard, requires_grad=False) for key in MOMENTS},
+            }
+        self._link()
+        for name, parameter in self._parameters.items():
+            for key in MOMENTS:
+                self._set(parameter, key, read(key, name))
+            self.set_weight(name, read("weights", name))
+
+    def set_weight(self, name: str, value: torch.Tensor) -> None:
+        """Sets a master weight and the working weight that the next forward uses."""
+        parameter = self._parameters[name]
+        self._set(parameter, None, value)
+        with torch.no_grad():
+            if self._stage == 3:
+                working: torch.Tensor = parameter.ds_tensor  # type: ignore[attr-defined]
+                working.copy_(self._partition(parameter, value).to(working.dtype))
+            else:
+                parameter.copy_(value.to(parameter.device, parameter.dtype))
+
+    @property
+    def _fused(self) -> bool:
+        return bool(self._inner().defaults.get("fused"))
+
+    def _inner(self) -> torch.optim.Optimizer:
+        optimizer = self._engine.optimizer
+        return optimizer if self._stage == 0 else optimizer.optimizer  # type: ignore[no-any-return]
+
+    def _optimizer_state(self) -> dict[torch.Tensor, dict[str, torch.Tensor]]:
+        return self._inner().state  # type: ignore[return-value]
+
+    def _link(self) -> None:
+        # With several parameter groups ZeRO 1 and 2 link the moments of the first group only: link them all again.
+        if self._stage in (1, 2):
+            self._engine.optimizer._hp_optimizer_states_linked = False
+            self._engine.optimizer._lazy_init_hp_params_optimizer_state()
+
+    def _full(self, parameter: nn.Parameter, key: str | None) -> torch.Tensor:
+        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+        if self._stage == 0:
+            value = parameter.detach() if key is None else self._optimizer_state()[parameter][key]
+        elif key is None:
+            value = safe_get_full_fp32_param(parameter)
+        else:
+            value = safe_get_full_optimizer_state(parameter, key)
+        shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
+        return value.detach().to("cpu", torch.float32).reshape(shape).clone()
+
+    def _set(self, parameter: nn.Parameter, key: str | None, value: torch.Tensor) -> None:
+        from deepspeed.utils import (
+            safe_set_full_fp32_param,
+            safe_set_full_optimizer_state,
+            safe_set_local_fp32_param,
+            safe_set_local_optimizer_state,
+        )
+
+        with torch.no_grad():
+            if self._stage == 0:
+                target = parameter.data if key is None else self._optimizer_state()[parameter][key]
+                target.copy_(value)
+            elif self._stage == 3:
+                part = self._partition(parameter, value)
+                if key is None:
+                    safe_set_local_fp32_param(parameter, part)
+                else:
+                    safe_set_local_optimizer_state(parameter, part, key)
+            elif key is None:
+                safe_set_full_fp32_param(parameter, value.to(parameter.device))
+            else:
+                safe_set_full_optimizer_state(parameter, value.to(parameter.device), key)
+
+    def _partition(self, parameter: nn.Parameter, value: torch.Tensor) -> torch.Tensor:
+        """This rank's part of a full tensor at ZeRO 3, zero-padded as DeepSpeed pads it."""
+        size = parameter.ds_tensor.numel()  # type: ignore[attr-defined]
+        rank = torch.distributed.get_rank()
+        flat = torch.zeros(size * torch.distributed.get_world_size(), dtype=torch.float32)
+        flat[: value.numel()] = value.flatten()
+        return flat[size * rank : size * (rank + 1)].to(parameter.ds_tensor.device)  # type: ignore[attr-defined]
+
+
+class Ema:
+    """Exponential moving average of the master weights, sharded as they are."""
+
+    def __init__(self, state: EngineState, decay: float) -> None:
+        self._state = state
+        self._decay = decay
+        self._average = [shard.detach().clone() for shard in state.shards()]
+
+    def update(self, step: int) -> None:
+        """After optimizer step `step` (counted from 1); the decay warms up as (1 + step) / (10 + step)."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        with torch.no_grad():
+            torch._foreach_lerp_(self._average, [s.detach() for s in self._state.shards()], 1.0 - decay)
+
+    def weights(self) -> list[tuple[str, torch.Tensor]]:
+        """(name, averaged fp32 weight on the CPU) for every parameter. Collective."""
+        with self._swapped():
+            return list(self._state.weights())
+
+    def restore(self, read: Callable[[str], torch.Tensor]) -> None:
+        """Sets the averages. Call before `EngineState.restore`, which sets the weights themselves."""
+        for name in self._state.names:
+            self._state.set_weight(name, read(name))
+        self._average = [shard.detach().clone() for shard in self._state.shards()]
+
+    def _swapped(self) -> Any:
+        import contextlib
+
+        @contextlib.contextmanager
+        def swap() -> Iterator[None]:
+            shards = [shard.detach() for shard in self._state.shards()]
+            kept = [shard.clone() for shard in shards]
+            try:
+                for shard, average in zip(shards, self._average, strict=True):
+                    shard.copy_(average)
+                yield
+            finally:
+                for shard, original in zip(shards, kept, strict=True):
+                    shard.copy_(original)
+
+        return swap()

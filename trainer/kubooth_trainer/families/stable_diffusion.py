@@ -1,0 +1,129 @@
+"""Stable Diffusion 1.x and 2.x: one CLIP text encoder, a UNet with cross-attention, a KL autoencoder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from kubooth_trainer.families.base import Conditioning, TextStack
+
+
+class ClipText(TextStack):
+    """The last hidden states of one CLIP text encoder."""
+
+    def __init__(self, text_encoder: nn.Module) -> None:
+        super().__init__()
+        self.text_encoder = text_encoder
+
+    def forward(self, token_ids: torch.Tensor) -> Conditioning:
+        return {"hidden_states": self.text_encoder(token_ids[:, 0]).last_hidden_state}
+
+
+class StableDiffusion:
+    """SD 1.x (epsilon) and SD 2.x (epsilon or v): the prediction type is read from the model's scheduler."""
+
+    name = "Stable Diffusion"
+    pipeline = "StableDiffusionPipeline"
+    components: Mapping[str, tuple[str, ...]] = {
+        "unet": ("UNet2DConditionModel",),
+        "text_encoder": ("CLIPTextModel",),
+        "vae": ("AutoencoderKL",),
+        "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+        "scheduler": (
+            "DDIMScheduler",
+            "DDPMScheduler",
+            "DPMSolverMultistepScheduler",
+            "EulerAncestralDiscreteScheduler",
+            "EulerDiscreteScheduler",
+            "LMSDiscreteScheduler",
+            "PNDMScheduler",
+        ),
+    }
+    weighted = ("unet", "text_encoder", "vae")
+    denoiser = "unet"
+
+    def resolution(self, folder: Path) -> int:
+        return int(_config(folder, "unet")["sample_size"]) * _halvings(folder, "vae")
+
+    def resolution_multiple(self, folder: Path) -> int:
+        return _halvings(folder, "vae") * _halvings(folder, "unet")
+
+    def load_denoiser(self, folder: Path, dtype: torch.dtype) -> nn.Module:
+        from diffusers import UNet2DConditionModel
+
+        return UNet2DConditionModel.from_pretrained(  # type: ignore[no-any-return]
+            folder, subfolder="unet", torch_dtype=dtype, **_loading(folder / "unet")
+        )
+
+    def load_text(self, folder: Path, dtype: torch.dtype) -> TextStack:
+        from transformers import CLIPTextModel
+
+        return ClipText(
+            CLIPTextModel.from_pretrained(
+                folder, subfolder="text_encoder", dtype=dtype, **_loading(folder / "text_encoder")
+            )
+        )
+
+    def load_vae(self, folder: Path, dtype: torch.dtype) -> nn.Module:
+        from diffusers import AutoencoderKL
+
+        return AutoencoderKL.from_pretrained(  # type: ignore[no-any-return]
+            folder, subfolder="vae", torch_dtype=dtype, **_loading(folder / "vae")
+        )
+
+    def load_schedule(self, folder: Path) -> Mapping[str, Any]:
+        return json.loads((folder / "scheduler" / "scheduler_config.json").read_text())  # type: ignore[no-any-return]
+
+    def load_tokenizers(self, folder: Path) -> tuple[Any, ...]:
+        from transformers import CLIPTokenizer
+
+        return (CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True),)
+
+    def tokenize(self, tokenizers: Sequence[Any], prompts: Sequence[str]) -> torch.Tensor:
+        (tokenizer,) = tokenizers
+        ids = tokenizer(
+            list(prompts),
+            padding="max_length",
+            truncation=True,
+            max_length=tokenizer.model_max_length,
+            return_tensors="pt",
+        ).input_ids
+        return ids.unsqueeze(1)  # type: ignore[no-any-return]
+
+    def too_long(self, tokenizers: Sequence[Any], prompt: str) -> int | None:
+        (tokenizer,) = tokenizers
+        count = len(tokenizer(prompt).input_ids)
+        return count if count > tokenizer.model_max_length else None
+
+    def denoise(
+        self, unet: nn.Module, noisy: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning
+    ) -> torch.Tensor:
+        return unet(  # type: ignore[no-any-return]
+            noisy, timesteps, encoder_hidden_states=conditioning["hidden_states"], return_dict=False
+        )[0]
+
+
+def _config(folder: Path, component: str) -> dict[str, Any]:
+    return json.loads((folder / component / "config.json").read_text())  # type: ignore[no-any-return]
+
+
+def _halvings(folder: Path, component: str) -> int:
+    """The factor by which a component's resolution shrinks from its first to its last level."""
+    return int(2 ** (len(_config(folder, component)["block_out_channels"]) - 1))
+
+
+def _loading(component: Path) -> dict[str, Any]:
+    """Arguments for `from_pretrained`: safetensors only, nothing fetched, the fp16 variant where it is the only one."""
+    names = [path.name for path in component.glob("*.safetensors")]
+    only_fp16 = bool(names) and all(".fp16." in name for name in names)
+    return {
+        "use_safetensors": True,
+        "local_files_only": True,
+        "low_cpu_mem_usage": True,
+        "variant": "fp16" if only_fp16 else None,
+    }

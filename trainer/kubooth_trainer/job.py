@@ -1,0 +1,318 @@
+"""One job from photos to a published model: read `run_job` from top to bottom; each stage is one function.
+
+Every stage leaves its work in the work folder under a key of what decided it, so that a restart skips what is whole.
+Files shared by the ranks of a node are written by the node's first rank; collectives are entered by all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from kubooth_trainer import latents
+from kubooth_trainer.acquire import Acquired, Fetcher, acquire
+from kubooth_trainer.checkpoint import Checkpoint, Checkpoints
+from kubooth_trainer.config import STAGES, StageName, TrainConfig
+from kubooth_trainer.distributed import World
+from kubooth_trainer.errors import BadSubjectError
+from kubooth_trainer.evaluate import Comparison, Subjects, plan_comparisons, sample_comparisons
+from kubooth_trainer.export import export_model
+from kubooth_trainer.families import load_parts
+from kubooth_trainer.loop import Surroundings, TrainInputs, train
+from kubooth_trainer.plan import Plan, make_plan
+from kubooth_trainer.prior import class_image_paths, drop_damaged, generate_prior, prior_key, prior_prompt
+from kubooth_trainer.progress import Reporter, ResultEvent
+from kubooth_trainer.publish import Destination, Identity, Manifest, SameJobComplete, check_output, publish
+from kubooth_trainer.result import Finished, manifest_fields, write_pages
+from kubooth_trainer.sampling import Sampler
+from kubooth_trainer.stopping import StopFlag, Watchdog
+from kubooth_trainer.storage import Storage
+from kubooth_trainer.subject import crops, load_photos
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """The job and everything around it, the same for all stages."""
+
+    config: TrainConfig
+    plan: Plan
+    world: World
+    reporter: Reporter
+    stop: StopFlag
+    watchdog: Watchdog
+    storage: Storage
+
+    @property
+    def work(self) -> Path:
+        return Path(self.config.workdir)
+
+    def progress(self, stage: StageName) -> Callable[[int], None]:
+        """A callback for collective work of a stage: reports, keeps the watchdog quiet, and stops when asked to."""
+
+        def advance(done: int) -> None:
+            self.reporter.advance(stage, done)
+            self.watchdog.beat()
+            self.stop.raise_if_requested(self.world)
+
+        return advance
+
+
+def run_job(config: TrainConfig, world: World, reporter: Reporter, stop: StopFlag, watchdog: Watchdog) -> None:
+    """Does what is not done yet, and reports the result. Collective."""
+    started = time.time()
+    storage = Storage(config.storage)
+    destination = Destination(
+        storage=storage, uri=config.output.uri, identity=Identity.of(config), overwrite=config.output.overwrite
+    )
+    existing = check_output(destination)
+    world.barrier()
+    if isinstance(existing, SameJobComplete):
+        reporter.plan(skipped=STAGES)
+        _report_result(reporter, destination, existing.manifest, seconds=time.time() - started)
+        return
+    reporter.plan(skipped=() if config.prior.enabled else ("Prior",))
+    setting = Setting(
+        config=config,
+        plan=make_plan(config, world),
+        world=world,
+        reporter=reporter,
+        stop=stop,
+        watchdog=watchdog,
+        storage=storage,
+    )
+    _announce(setting)
+    fetcher = Fetcher(storage=storage, world=world)
+    acquired = acquire(config, fetcher, reporter)
+    reporter.info("identifier", acquired.identifier)
+    class_images = _prior(setting, acquired, fetcher) if config.prior.enabled else []
+    instance_latents, class_latents, identity = _prepare(setting, acquired, class_images)
+    checkpoints = Checkpoints(
+        storage,
+        config.checkpoints,
+        attempt=config.job.attempt,
+        identity=identity,
+        scratch=setting.work / "checkpoints",
+        world=world,
+    )
+    trained = _train(setting, acquired, instance_latents, class_latents, checkpoints)
+    comparisons = _evaluate(setting, acquired, trained)
+    if world.is_main:
+        finished = Finished(
+            config=config,
+            plan=setting.plan,
+            acquired=acquired,
+            comparisons=comparisons,
+            class_images=class_images,
+            reporter=reporter,
+            world_size=world.size,
+            seconds=time.time() - started,
+        )
+        manifest = _upload(setting, finished, destination)
+        checkpoints.delete_all()
+        _report_result(reporter, destination, manifest, seconds=time.time() - started)
+    world.barrier()
+
+
+def _announce(setting: Setting) -> None:
+    plan = setting.plan
+    setting.reporter.info("precision", plan.precision)
+    setting.reporter.info("ranks", str(setting.world.size))
+    setting.reporter.info("zeroStage", str(plan.zero_stage))
+    setting.reporter.info("microBatch", f"{plan.micro_batch} x {plan.accumulation}")
+
+
+def _prior(setting: Setting, acquired: Acquired, fetcher: Fetcher) -> list[Path]:
+    """Class images: the user's own, or sampled from the frozen model where they are not whole already."""
+    config, world, reporter = setting.config, setting.world, setting.reporter
+    if config.prior.uri is not None:
+        return _own_class_images(setting, acquired, fetcher)
+    key = prior_key(
+        config, model_digest=acquired.model_digest, resolution=acquired.resolution, precision=setting.plan.precision
+    )
+    folder = setting.work / "prior" / key[:16]
+    if world.leads_node:
+        dropped = drop_damaged(folder, config.prior.images)
+        if dropped:
+            reporter.warn(f"{dropped} damaged class images were dropped and are made again")
+    world.barrier()
+    paths = class_image_paths(folder, config.prior.images)
+    ready = sum(path.exists() for path in paths)
+    note = f"{ready} were there" if ready else ""
+    reporter.begin("Prior", total=len(paths), unit="images", done=ready, note=note)
+    if not all(world.all_true([path.exists() for path in paths])):
+        parts = load_parts(acquired.family, acquired.model, setting.plan.dtype)
+        for module in (parts.unet, parts.text, parts.vae):
+            module.to(world.device)
+        sampler = Sampler(
+            acquired.family,
+            acquired.model,
+            parts,
+            config.prior.sampler,
+            resolution=acquired.resolution,
+            negative_prompt=config.prior.negative_prompt,
+        )
+        generate_prior(config, sampler, folder, world=world, on_progress=setting.progress("Prior"))
+    reporter.end("Prior")
+    return paths
+
+
+def _own_class_images(setting: Setting, acquired: Acquired, fetcher: Fetcher) -> list[Path]:
+    config, reporter = setting.config, setting.reporter
+    assert config.prior.uri is not None
+    reporter.begin("Prior", total=config.prior.images, unit="images")
+    source = fetcher.fetch(config.prior.uri, setting.work / "class-images")
+    try:
+        loaded = load_photos(source, resolution=acquired.resolution, captions=False)
+    except BadSubjectError as error:
+        raise BadSubjectError(f"prior.uri: {str(error).removeprefix('subject.images: ')}") from error
+    photos = loaded.photos[: config.prior.images]
+    if len(photos) < config.prior.images:
+        reporter.warn(f"prior.uri holds {len(photos)} class images; prior.images asks for {config.prior.images}")
+    folder = setting.work / "prior" / "own"
+    paths = class_image_paths(folder, len(photos))
+    if setting.world.leads_node:
+        folder.mkdir(parents=True, exist_ok=True)
+        for photo, path in zip(photos, paths, strict=True):
+            (view,) = crops(photo, resolution=acquired.resolution, crop="Center", flip=False, seed=0)
+            view.save(path)
+    setting.world.barrier()
+    reporter.end("Prior", note=f"{len(photos)} of your own")
+    return paths
+
+
+def _prepare(
+    setting: Setting, acquired: Acquired, class_images: list[Path]
+) -> tuple[latents.Latents, latents.Latents | None, str]:
+    """Latents of all views, and the identity that checkpoints of exactly these inputs carry."""
+    config, world, reporter = setting.config, setting.world, setting.reporter
+    instance_views = [
+        crops(
+            photo,
+            resolution=acquired.resolution,
+            crop=config.subject.crop,
+            flip=config.subject.flip,
+            seed=config.training.seed,
+        )
+        for photo in acquired.subject.photos
+    ]
+    class_views = [[Image.open(path).convert("RGB")] for path in class_images]
+    total = len(instance_views) + len(class_views)
+    pixels = latents.images_digest([*instance_views, *class_views])
+    decisive = f"{config.digest()} {acquired.model_digest} {acquired.identifier} {setting.plan.precision} {pixels}"
+    identity = hashlib.sha256(decisive.encode()).hexdigest()
+    path = setting.work / "latents" / f"{identity[:16]}.safetensors"
+    reporter.begin("Prepare", total=total, unit="images", note="latents were there" if path.exists() else "")
+    if world.leads_node and not path.exists():
+        vae = acquired.family.load_vae(acquired.model, setting.plan.dtype).to(world.device).eval()
+        made = {"instance": latents.encode(vae, instance_views, on_progress=lambda n: reporter.advance("Prepare", n))}
+        if class_views:
+            offset = len(instance_views)
+            made["class"] = latents.encode(
+                vae, class_views, on_progress=lambda n: reporter.advance("Prepare", offset + n)
+            )
+        latents.save(made, path)
+    world.barrier()
+    kept = latents.load(path)
+    reporter.end("Prepare")
+    return kept["instance"], kept.get("class"), identity
+
+
+def _train(
+    setting: Setting,
+    acquired: Acquired,
+    instance_latents: latents.Latents,
+    class_latents: latents.Latents | None,
+    checkpoints: Checkpoints,
+) -> Checkpoint:
+    """Trains to the end and returns the last checkpoint."""
+    family = acquired.family
+    distinct = sorted({*acquired.instance_prompts, prior_prompt(setting.config)})
+    inputs = TrainInputs(
+        family=family,
+        model_folder=acquired.model,
+        instance_latents=instance_latents,
+        class_latents=class_latents,
+        token_ids=family.tokenize(family.load_tokenizers(acquired.model), distinct),
+        instance_prompts=[distinct.index(prompt) for prompt in acquired.instance_prompts],
+        class_prompt=distinct.index(prior_prompt(setting.config)),
+    )
+    surroundings = Surroundings(
+        world=setting.world,
+        checkpoints=checkpoints,
+        reporter=setting.reporter,
+        stop=setting.stop,
+        watchdog=setting.watchdog,
+    )
+    train(setting.config, setting.plan, inputs, surroundings)
+    setting.reporter.end("Train")
+    last = checkpoints.newest(setting.reporter.warn)
+    assert last is not None and last.step == setting.config.training.steps
+    return last
+
+
+def _evaluate(setting: Setting, acquired: Acquired, trained: Checkpoint) -> list[Comparison]:
+    """Writes the model folder, then samples the base and the personalized model with equal seeds."""
+    config, world, reporter = setting.config, setting.world, setting.reporter
+    model = setting.work / "output"
+    if world.leads_node:
+        export_model(acquired.family, acquired.model, trained, model, dtype=setting.plan.dtype)
+    world.barrier()
+    settings = config.evaluation.model_dump_json()
+    key = hashlib.sha256(f"{settings} {_weights_digest(model)}".encode()).hexdigest()
+    comparisons = plan_comparisons(config, acquired.identifier, setting.work / "evaluation" / key[:16])
+    total = 2 * sum(len(comparison.before) for comparison in comparisons)
+    reporter.begin("Evaluate", total=total, unit="images")
+    sample_comparisons(
+        config,
+        setting.plan,
+        Subjects(family=acquired.family, base=acquired.model, trained=model, resolution=acquired.resolution),
+        comparisons,
+        world=world,
+        on_progress=setting.progress("Evaluate"),
+    )
+    reporter.end("Evaluate")
+    return comparisons
+
+
+def _weights_digest(model: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(model.rglob("*.safetensors")):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _upload(setting: Setting, finished: Finished, destination: Destination) -> Manifest:
+    """Report, model card and model to the output; the manifest last. Rank 0 alone."""
+    reporter = setting.reporter
+    folder = setting.work / "output"
+    total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    reporter.begin("Upload", total=total, unit="bytes")
+    write_pages(finished, folder)
+    manifest = publish(
+        destination,
+        folder,
+        manifest_fields=manifest_fields(finished),
+        on_progress=lambda done, _: reporter.advance("Upload", done),
+    )
+    reporter.end("Upload")
+    return manifest
+
+
+def _report_result(reporter: Reporter, destination: Destination, manifest: Manifest, *, seconds: float) -> None:
+    join = destination.storage.join
+    reporter.emit(
+        ResultEvent(
+            model=destination.uri,
+            report=join(destination.uri, "report.html"),
+            manifest=join(destination.uri, "manifest.json"),
+            identifier=manifest.identifier,
+            seconds=seconds,
+            bytes=manifest.total_bytes,
+        )
+    )

@@ -1,0 +1,105 @@
+"""The latent cache: every view of every image goes through the VAE once, before training.
+
+Kept as mean and standard deviation of the posterior and sampled anew in each step, so that the expected loss is that
+of a loop which encodes every time; the VAE leaves memory before training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Posterior mean and std, [items, views, c, h, w] fp32, already scaled by the VAE's scaling factor."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    @property
+    def items(self) -> int:
+        return self.mean.shape[0]
+
+    @property
+    def views(self) -> int:
+        return self.mean.shape[1]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        c, h, w = self.mean.shape[2:]
+        return c, h, w
+
+    def to(self, device: torch.device) -> Latents:
+        return Latents(self.mean.to(device), self.std.to(device))
+
+    def sample(self, items: list[int], views: list[int], noise: torch.Tensor) -> torch.Tensor:
+        """Latents [n, c, h, w] for the chosen views; `noise` [n, c, h, w] is standard normal."""
+        return self.mean[items, views] + self.std[items, views] * noise
+
+
+def encode(
+    vae: nn.Module, images: Sequence[Sequence[Image.Image]], *, on_progress: Callable[[int], None]
+) -> Latents:
+    """Encodes images[item][view], square and of one size. `on_progress` gets the number of items done."""
+    typed: Any = vae
+    parameter = next(vae.parameters())
+    views = len(images[0])
+    flat = [view for item in images for view in item]
+    means, stds = [], []
+    with torch.inference_mode():
+        for start in range(0, len(flat), BATCH):
+            pixels = torch.stack([_pixels(image) for image in flat[start : start + BATCH]])
+            posterior = typed.encode(pixels.to(parameter.device, parameter.dtype)).latent_dist
+            means.append(posterior.mean.float().cpu())
+            stds.append(posterior.std.float().cpu())
+            on_progress(min(start + BATCH, len(flat)) // views)
+    scale = float(typed.config.scaling_factor)
+    shift = float(getattr(typed.config, "shift_factor", None) or 0.0)
+    mean = (torch.cat(means) - shift) * scale
+    std = torch.cat(stds) * scale
+    return Latents(mean.unflatten(0, (-1, views)).clone(), std.unflatten(0, (-1, views)).clone())
+
+
+def save(latents: dict[str, Latents], path: Path) -> None:
+    """Writes named latents, whole or not at all."""
+    partial = path.with_suffix(".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {f"{name}.{part}": getattr(value, part) for name, value in latents.items() for part in ("mean", "std")},
+        partial,
+    )
+    partial.replace(path)
+
+
+def load(path: Path) -> dict[str, Latents]:
+    """Reads what `save` wrote."""
+    tensors = load_file(path)
+    names = {key.rpartition(".")[0] for key in tensors}
+    return {name: Latents(tensors[f"{name}.mean"], tensors[f"{name}.std"]) for name in sorted(names)}
+
+
+def images_digest(images: Sequence[Sequence[Image.Image]]) -> str:
+    """SHA-256 (hex) over the pixels of all views, in order."""
+    digest = hashlib.sha256()
+    for item in images:
+        for view in item:
+            digest.update(view.tobytes())
+    return digest.hexdigest()
+
+
+def _pixels(image: Image.Image) -> torch.Tensor:
+    """[3, h, w] in [-1, 1]."""
+    array = np.asarray(image, dtype=np.float32)
+    return torch.from_numpy(array).permute(2, 0, 1) / 127.5 - 1.0

@@ -1,0 +1,105 @@
+"""What stands beside the weights: the manifest's fields, the report and the model card. Rank 0, Upload stage."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from PIL import Image
+
+from kubooth_trainer.acquire import Acquired
+from kubooth_trainer.config import TrainConfig
+from kubooth_trainer.evaluate import Comparison
+from kubooth_trainer.plan import Plan
+from kubooth_trainer.progress import Reporter
+from kubooth_trainer.model_card import render_model_card
+from kubooth_trainer.publish import ManifestFields
+from kubooth_trainer.report import PromptComparison, ReportData, render_report
+
+PACKAGES = ("kubooth", "torch", "diffusers", "transformers", "accelerate", "deepspeed", "safetensors")
+REPORTED_CLASS_IMAGES = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """All that the pages tell of. `seconds` is the time of this run, from the start of the first stage."""
+
+    config: TrainConfig
+    plan: Plan
+    acquired: Acquired
+    comparisons: list[Comparison]
+    class_images: list[Path]
+    reporter: Reporter
+    world_size: int
+    seconds: float
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the result depends on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def manifest_fields(finished: Finished) -> ManifestFields:
+    """What `manifest.json` says beside the files and their digests."""
+    return ManifestFields(
+        identifier=finished.acquired.identifier,
+        seed=finished.config.training.seed,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        config=finished.config.model_dump(mode="json"),
+        versions=versions(),
+        timings=_timings(finished.reporter),
+    )
+
+
+def _timings(reporter: Reporter) -> dict[str, float]:
+    """Seconds per finished stage."""
+    return {
+        stage.stage: round(stage.end - stage.start, 3)
+        for stage in reporter.stages.values()
+        if stage.start is not None and stage.end is not None
+    }
+
+
+def write_pages(finished: Finished, folder: Path) -> None:
+    """Writes report.html and README.md (the model card) into the output folder."""
+    data = ReportData(
+        config=finished.config,
+        identifier=finished.acquired.identifier,
+        photos=[(photo.name, photo.image) for photo in finished.acquired.subject.photos],
+        comparisons=[
+            PromptComparison(
+                prompt=comparison.prompt,
+                before=_open(comparison.before),
+                after=_open(comparison.after),
+                is_class_only=comparison.is_class_only,
+            )
+            for comparison in finished.comparisons
+        ],
+        class_images=_open(finished.class_images[:REPORTED_CLASS_IMAGES]),
+        history=finished.reporter.history,
+        stages=list(finished.reporter.stages.values()),
+        warnings=finished.reporter.warnings,
+        versions=versions(),
+        job_yaml=None,
+        world_size=finished.world_size,
+        precision=finished.plan.precision,
+        zero_stage=finished.plan.zero_stage,
+        seconds=finished.seconds,
+        created=datetime.now(UTC),
+    )
+    (folder / "report.html").write_text(render_report(data), encoding="utf-8")
+    card = render_model_card(data)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _open(paths: list[Path]) -> list[Image.Image]:
+    return [Image.open(path).convert("RGB") for path in paths]

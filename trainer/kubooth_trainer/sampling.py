@@ -1,0 +1,149 @@
+"""Images from a model: used for class images (prior) and for the pictures before and after (evaluation).
+
+Each image has its own generator, and work is handed out as whole batches of fixed composition: the same images come
+out at any number of ranks.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from kubooth_trainer.config import SamplerConfig
+from kubooth_trainer.distributed import World
+from kubooth_trainer.draws import generator_for
+from kubooth_trainer.families import Conditioning, Family, Parts
+
+SCHEDULERS = {
+    "EulerAncestral": "EulerAncestralDiscreteScheduler",
+    "Euler": "EulerDiscreteScheduler",
+    "DDIM": "DDIMScheduler",
+    "DDPM": "DDPMScheduler",
+    "DPMSolverMultistep": "DPMSolverMultistepScheduler",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image to make: where it goes and which randomness it has (`seed` is a path for `draws.seed_for`)."""
+
+    path: Path
+    prompt: str
+    seed: tuple[int | str, ...]
+
+
+class Sampler:
+    """Samples with classifier-free guidance from loaded parts on one device."""
+
+    def __init__(
+        self, family: Family, folder: Path, parts: Parts, config: SamplerConfig, *, resolution: int, negative_prompt: str
+    ) -> None:
+        self._family = family
+        self._parts = parts
+        self._config = config
+        self._resolution = resolution
+        self._tokenizers = family.load_tokenizers(folder)
+        self._negative_prompt = negative_prompt
+        self._encoded: dict[str, Conditioning] = {}
+        self._device = next(parts.unet.parameters()).device
+        self._dtype = next(parts.unet.parameters()).dtype
+
+    @torch.inference_mode()
+    def sample(self, prompts: Sequence[str], seeds: Sequence[tuple[int | str, ...]]) -> torch.Tensor:
+        """uint8 images [n, height, width, 3] on the CPU, one per prompt and seed."""
+        import diffusers
+
+        scheduler = getattr(diffusers, SCHEDULERS[self._config.name]).from_config(_inference(self._parts.schedule))
+        scheduler.set_timesteps(self._config.steps, device=self._device)
+        generators = [generator_for(*seed) for seed in seeds]
+        vae: Any = self._parts.vae
+        side = self._resolution // 2 ** (len(vae.config.block_out_channels) - 1)
+        shape = (self._parts.unet.config.in_channels, side, side)  # type: ignore[union-attr]
+        latents = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+        latents = latents.to(self._device) * scheduler.init_noise_sigma
+        guided = self._config.guidance_scale != 1.0
+        conditioning = self._conditioning(prompts, guided=guided)
+        accepts = scheduler.step.__code__.co_varnames
+        extra = {"generator": generators} if "generator" in accepts else {}
+        for timestep in scheduler.timesteps:
+            doubled = torch.cat([latents, latents]) if guided else latents
+            scaled = scheduler.scale_model_input(doubled, timestep).to(self._dtype)
+            output = self._family.denoise(
+                self._parts.unet, scaled, timestep.expand(scaled.shape[0]), conditioning
+            ).float()
+            if guided:
+                empty, prompted = output.chunk(2)
+                output = empty + self._config.guidance_scale * (prompted - empty)
+            latents = scheduler.step(output, timestep, latents, return_dict=False, **extra)[0]
+        shift = getattr(vae.config, "shift_factor", None) or 0.0
+        decoded = vae.decode((latents / vae.config.scaling_factor + shift).to(self._dtype), return_dict=False)[0]
+        pixels = ((decoded.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+        return pixels.permute(0, 2, 3, 1).cpu()
+
+    def _conditioning(self, prompts: Sequence[str], *, guided: bool) -> Conditioning:
+        rows = [self._encode(prompt) for prompt in prompts]
+        if guided:
+            rows = [self._encode(self._negative_prompt)] * len(prompts) + rows
+        return {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
+
+    def _encode(self, prompt: str) -> Conditioning:
+        if prompt not in self._encoded:
+            ids = self._family.tokenize(self._tokenizers, [prompt]).to(self._device)
+            self._encoded[prompt] = self._parts.text(ids)
+        return self._encoded[prompt]
+
+
+def make_pictures(
+    sampler: Sampler, pictures: Sequence[Picture], *, batch: int, world: World, on_progress: Callable[[int], None]
+) -> None:
+    """Makes what is missing of the pictures, spread over all ranks, as PNG files on every node. Collective.
+
+    Batches are cut from the whole list, so that their composition never depends on what is missing or on the ranks.
+    `on_progress` gets the number of pictures that stand.
+    """
+    batches = [pictures[start : start + batch] for start in range(0, len(pictures), batch)]
+    whole = world.all_true([all(picture.path.exists() for picture in group) for group in batches])
+    todo = [group for group, is_whole in zip(batches, whole, strict=True) if not is_whole]
+    done = len(pictures) - sum(len(group) for group in todo)
+    on_progress(done)
+    for start in range(0, len(todo), world.size):
+        turn = todo[start : start + world.size]
+        mine = turn[world.rank] if world.rank < len(turn) else []
+        images = sampler.sample([p.prompt for p in mine], [p.seed for p in mine]) if mine else None
+        side = sampler._resolution
+        padded = torch.zeros((batch, side, side, 3), dtype=torch.uint8)
+        if images is not None:
+            padded[: len(mine)] = images
+        for group, made in zip(turn, world.gather(padded)[: len(turn)], strict=True):
+            if world.leads_node:
+                for picture, image in zip(group, made, strict=False):
+                    write_png(picture.path, image)
+            done += len(group)
+        on_progress(done)
+    world.barrier()
+
+
+def write_png(path: Path, image: torch.Tensor) -> None:
+    """Writes a uint8 image [height, width, 3], whole or not at all."""
+    buffer = io.BytesIO()
+    Image.fromarray(image.numpy()).save(buffer, format="PNG")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(buffer.getvalue())
+    partial.replace(path)
+
+
+def _inference(schedule: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a scheduler's config that describes the model, not one solver's options."""
+    keys = (
+        "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type",
+        "rescale_betas_zero_snr", "timestep_spacing", "steps_offset",
+    )  # fmt: skip
+    kept = {key: schedule[key] for key in keys if key in schedule}
+    return {**kept, "clip_sample": False}
