@@ -94,7 +94,7 @@ def fitted(parts: Sequence[str], width: int, gap: str = "  ") -> str:
 
 def words(key: str) -> str:
     """`zeroStage` as `zero stage`."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", key).lower()
+    return re.sub(r"(?<=[a-z])[A-Z]", lambda found: f" {found[0].lower()}", key)
 
 
 def _quantity(count: int, unit: str) -> str:

@@ -51,7 +51,7 @@ FILES = [
     ("given-twice", HEAD + SPEC + "  model: {name: a}\n", "line 8: model is given twice (first in line 6)"),
     ("given-twice-deep", HEAD + "spec:\n  training:\n    steps: 1\n    steps: 2\n", "line 7: steps is given twice (first in line 6)"),
     ("python-object", HEAD + "spec: !!python/object/apply:os.getcwd []\n", "line 4: is not valid YAML: could not determine a constructor for the tag 'tag:yaml.org,2002:python/object/apply:os.getcwd'"),
-    ("too-deep", "a: " + "[" * 5000, "is not valid YAML: it is nested too deeply"),
+    ("too-deep", "a: " + "[" * 600, "is not valid YAML: it is nested too deeply"),
     ("number-as-name", HEAD + "spec: {1: 2}\n", "spec: a field's name must be text, got 1"),
     ("set", HEAD + "spec: !!set {a, b}\n", "spec: a value of this kind cannot be used (set): put it in quotes"),
     ("other-version", "apiVersion: v1\nkind: PersonalizationJob\n", "apiVersion: must be kubooth.io/v1alpha1, got 'v1'"),

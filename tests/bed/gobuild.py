@@ -85,9 +85,7 @@ def _env() -> dict[str, str]:
 
 
 def _call(command: list[str], cwd: Path | None = None) -> None:
-    done = subprocess.run(
-        ["nice", "-n", "10", *command], cwd=cwd, env=_env(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    done = subprocess.run(command, cwd=cwd, env=_env(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-4000:]}")
 

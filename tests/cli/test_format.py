@@ -58,8 +58,9 @@ def test_rate(value: float, unit: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.08123, "loss 0.0812"), (0.0, "loss 0.0000"), (0.00042, "loss 4.2e-04"), (12.5, "loss 12.5000")]
-)  # fmt: skip
+    ("value", "text"),
+    [(0.08123, "loss 0.0812"), (0.0, "loss 0.0000"), (0.00042, "loss 4.2e-04"), (12.5, "loss 12.5000")],
+)
 def test_loss(value: float, text: str) -> None:
     assert fmt.loss(value) == text
 
@@ -103,7 +104,7 @@ def test_fitted(parts: list[str], width: int, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "text"), [("identifier", "identifier"), ("zeroStage", "zero stage"), ("OMP_X", "omp_x")]
+    ("key", "text"), [("identifier", "identifier"), ("zeroStage", "zero stage"), ("OMP_X", "OMP_X")]
 )
 def test_words(key: str, text: str) -> None:
     assert fmt.words(key) == text

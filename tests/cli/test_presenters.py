@@ -60,7 +60,8 @@ def scripted(name: str, monkeypatch: pytest.MonkeyPatch) -> list[Event]:
 
 def shown(console: Console) -> str:
     assert isinstance(console.file, io.StringIO)
-    return ESCAPE.sub("", console.file.getvalue()).replace("\r", "")
+    lines = ESCAPE.sub("", console.file.getvalue()).replace("\r", "\n").splitlines()
+    return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
 def play(bars: Bars, events: list[Event], clock: Clock) -> None:
@@ -133,7 +134,10 @@ def test_plain_lines_are_few() -> None:
         assert event is not None
         lines.event(event, text, changed=state.apply(event, clock.now))
 
-    stage = '{{"type":"stage","stage":"Train","state":"Running","done":{0},"total":100,"unit":"steps","start":1,"end":null}}'
+    stage = (
+        '{{"type":"stage","stage":"Train","state":"Running","done":{0},"total":100,"unit":"steps",'
+        '"start":1,"end":null}}'
+    )
     step = (
         '{{"type":"progress","step":{0},"total":100,"loss":0.1,"instance_loss":0.1,"prior_loss":null,"grad_norm":1,'
         '"learning_rate":1e-6,"samples_per_second":2,"eta_seconds":{1},"time":1}}'

@@ -57,7 +57,7 @@ def clip() -> Tokenizer:
     def pseudo_word(syllables: int) -> str:
         return "".join(rng.choice(consonants) + rng.choice(vowels) for _ in range(syllables))
 
-    late = ["sks", "ohw", *SHORT_WORDS, *UNWANTED]
+    late = ["sks", "ohw", *sorted(SHORT_WORDS), *sorted(UNWANTED)]
     late += ["".join(rng.sample(consonants, 3)) for _ in range(500)]
     late += [pseudo_word(3) for _ in range(9_000)]
     rng.shuffle(late)

@@ -81,7 +81,7 @@ VERDICTS: dict[str, tuple[str, str, list[str]]] = {
     "frequent word": ("unique", "dog", ["common word: the model already has a picture"]),
     "short word": ("the", "dog", ["common word"]),
     "a name": ("rex", "dog", ["common word"]),
-    "random string": ("xxy5syt00", "vase", ["splits into", "(xx, y, 5, s, y, t, 0, 0)"]),
+    "random string": ("xxy5syt00", "vase", ["splits into", ", 5, "]),
     "two words": ("my dog", "cat", ["more than plain letters", "common word"]),
     "punctuation": ("zq!", "cat", ["more than plain letters"]),
     "accent": ("é", "cat", ["more than plain letters"]),

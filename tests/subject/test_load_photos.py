@@ -150,6 +150,7 @@ def test_photos_come_sorted_upright_and_with_the_digest_of_their_file(photos: Pa
     (photos / ".DS_Store").write_bytes(b"x")
     (photos / "Thumbs.db").write_bytes(b"x")
     (photos / "1.txt").write_text("unused without captions")
+    (photos / "CREDITS.md").write_text("by a friend")
     subject = load_photos(photos, resolution=64, captions=False)
     assert [photo.name for photo in subject.photos] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg", "4.jpg"]
     assert [photo.image.size for photo in subject.photos[:2]] == [(120, 160), (160, 120)]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from kubooth_world.captions import caption, describe, prompt
 from kubooth_world.scene import sample_instance, sample_scene
 from kubooth_world.tokenizer import caption_words

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from kubooth_world.render import render
 from kubooth_world.scene import held_out, is_held_out, sample_instance, sample_scene, second_colours
 from kubooth_world.vocabulary import CLASSES, COLOURS, CONTEXTS, HATS, PATTERNS
@@ -37,7 +38,9 @@ def test_main_colour_covers_more_than_any_other(colour: str, pattern: str) -> No
     palette = np.array(list(COLOURS.values()), dtype=float)
     counts = np.zeros(len(COLOURS))
     for kind in CLASSES:
-        scene = sample_scene(rng, sample_instance(rng, kind=kind, colour=colour, pattern=pattern), context="night", hat="none")
+        scene = sample_scene(
+            rng, sample_instance(rng, kind=kind, colour=colour, pattern=pattern), context="night", hat="none"
+        )
         pixels = render(scene).reshape(-1, 3).astype(float)
         distance = np.linalg.norm(pixels[:, None] - palette, axis=2)
         near = distance.min(axis=1) < 30

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from kubooth_world import tokenizer
 
 
@@ -44,7 +45,12 @@ def test_words_and_rare_tokens_round_trip(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["a photo of a sks dog in the snow", "A Photo, of an ORANGE cat!", "größe 42 naïve", "a painting by someone unheard of"],
+    [
+        "a photo of a sks dog in the snow",
+        "A Photo, of an ORANGE cat!",
+        "größe 42 naïve",
+        "a painting by someone unheard of",
+    ],
 )
 def test_any_text_can_be_encoded(tmp_path: Path, text: str) -> None:
     from transformers import CLIPTokenizer

@@ -35,6 +35,7 @@ REFUSED_SUFFIXES = frozenset(
     | {".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2"}
     | {".mp4", ".mov", ".avi", ".mkv", ".webm"}
 )
+SILENT_SUFFIXES = frozenset({".txt", ".md"})  # captions, credits
 READABLE = "JPEG, PNG, WebP, BMP, TIFF or GIF"
 JUNK_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 
@@ -74,7 +75,7 @@ class _BadPhoto(Exception):  # noqa: N818 - collected, never seen by a user as a
 def load_photos(folder: Path, *, resolution: int, captions: bool) -> LoadedSubject:
     """Reads every photo that lies directly in `folder`, sorted by name.
 
-    Ignored: hidden files, what operating systems leave behind, `.txt` captions; other files that are no
+    Ignored: hidden files, what operating systems leave behind, `.txt` and `.md`; other files that are no
     pictures, with a warning. Pictures that cannot be read here (HEIC, raw, video) are refused, not ignored.
 
     Args:
@@ -139,7 +140,7 @@ def _photo_files(folder: Path) -> tuple[list[Path], list[str]]:
     )
     pictures = PHOTO_SUFFIXES | REFUSED_SUFFIXES
     files = [e for e in entries if e.is_file() and e.suffix.lower() in pictures]
-    others = [e.name for e in entries if e.is_file() and e.suffix.lower() not in pictures | {".txt"}]
+    others = [e.name for e in entries if e.is_file() and e.suffix.lower() not in pictures | SILENT_SUFFIXES]
     folders = [e.name for e in entries if e.is_dir()]
     if not files:
         hint = f" (folders inside it, such as {folders[0]}, are not searched)" if folders else ""

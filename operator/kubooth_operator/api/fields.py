@@ -27,6 +27,7 @@ class Part(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, alias_generator=to_camel, populate_by_name=True,
         allow_inf_nan=False,
+        defer_build=True,
     )  # fmt: skip
 
     rules: ClassVar[tuple[Rule, ...]] = ()

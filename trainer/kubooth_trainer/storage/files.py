@@ -100,8 +100,9 @@ class FileBackend:
 
     def delete_version(self, location: Location, version: str) -> None:
         with _explained(location.uri), _locked(location.path.parent):
-            _require_version(location, version)
-            location.path.unlink()
+            if location.path.exists():
+                _require_version(location, version)
+                location.path.unlink()
 
     def delete_tree(self, location: Location) -> None:
         with _explained(location.uri):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,10 +23,10 @@ from kubooth_trainer.storage.location import Entry, Location, PreconditionFailed
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import PutObjectRequestTypeDef
+    from s3transfer.futures import TransferFuture
 
 _SHA256 = "kubooth-sha256"  # object metadata, written with the content in one request
-_FILES_AT_ONCE = 8
-_PARTS_AT_ONCE = 4  # of one file
+_REQUESTS_AT_ONCE = 16  # over all files and their parts
 _PART_BYTES = 8 << 20
 _DELETES_AT_ONCE = 1000  # the protocol's limit
 
@@ -49,16 +50,13 @@ class S3Backend:
 
     def __init__(self, config: StorageConfig, patience: Patience) -> None:
         import boto3
-        from boto3.s3.transfer import TransferConfig
         from botocore.config import Config
+        from s3transfer.manager import TransferConfig, TransferManager
 
         from kubooth_trainer.storage.s3_errors import shown
 
         endpoint = config.endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         self._patience = patience
-        self._transfers = TransferConfig(
-            multipart_threshold=_PART_BYTES, multipart_chunksize=_PART_BYTES, max_concurrency=_PARTS_AT_ONCE
-        )
         self._conditions: dict[tuple[str, str], dict[str, str]] = {}
         try:
             self._client: S3Client = boto3.client(
@@ -69,7 +67,7 @@ class S3Backend:
                     retries={"mode": "standard", "total_max_attempts": patience.attempts},
                     connect_timeout=patience.connect_seconds,
                     read_timeout=patience.read_seconds,
-                    max_pool_connections=_FILES_AT_ONCE * _PARTS_AT_ONCE,
+                    max_pool_connections=2 * _REQUESTS_AT_ONCE,
                     # Servers of one's own seldom have a name per bucket.
                     s3={"addressing_style": "path" if endpoint else "auto"},
                 ),
@@ -79,6 +77,15 @@ class S3Backend:
                 f"storage.endpoint: {shown(endpoint or '')!r} is not a URL: write http(s)://HOST:PORT"
             ) from error
         self._endpoint = shown(self._client.meta.endpoint_url)
+        self._transfers = TransferManager(
+            self._client,
+            TransferConfig(
+                multipart_threshold=_PART_BYTES,
+                multipart_chunksize=_PART_BYTES,
+                max_request_concurrency=_REQUESTS_AT_ONCE,
+            ),
+        )
+        self._submitting = threading.Lock()  # the manager numbers its transfers without one
         self._client.meta.events.register("request-created.s3", self._give_up_in_time)
         for operation in ("PutObject", "CompleteMultipartUpload"):
             self._client.meta.events.register(f"before-parameter-build.s3.{operation}", self._add_condition)
@@ -133,19 +140,25 @@ class S3Backend:
     def download(self, location: Location, path: Path, advance: Callable[[int], None]) -> None:
         with self._explained(location):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._client.download_file(
-                location.bucket, location.key, str(path), Callback=advance, Config=self._transfers
-            )
+            with self._submitting:
+                transfer = self._transfers.download(
+                    location.bucket, location.key, str(path), subscribers=[_advancing(advance)]
+                )
+            transfer.result()
 
     def upload(self, upload: Upload, location: Location, advance: Callable[[int], None]) -> None:
         where = (location.bucket, location.key)
         self._conditions[where] = _condition(upload.only_if_absent, upload.only_if_version)
         with self._explained(location, upload.only_if_version):
             try:
-                self._client.upload_file(
-                    str(upload.path), *where, Callback=advance, Config=self._transfers,
-                    ExtraArgs={"Metadata": {_SHA256: upload.sha256}} if upload.sha256 else None,
-                )  # fmt: skip
+                with self._submitting:
+                    transfer = self._transfers.upload(
+                        str(upload.path),
+                        *where,
+                        extra_args={"Metadata": {_SHA256: upload.sha256}} if upload.sha256 else None,
+                        subscribers=[_advancing(advance)],
+                    )
+                transfer.result()
             finally:
                 del self._conditions[where]
 
@@ -169,8 +182,12 @@ class S3Backend:
             self._delete_keys(bucket, keys)
 
     def delete_version(self, location: Location, version: str) -> None:
-        with self._explained(location, version):
-            self._client.delete_object(Bucket=location.bucket, Key=location.key, IfMatch=version)
+        try:
+            with self._explained(location, version):
+                self._client.delete_object(Bucket=location.bucket, Key=location.key, IfMatch=version)
+        except PreconditionFailedError:
+            if self.exists(location):
+                raise
 
     def delete_tree(self, location: Location) -> None:
         with self._explained(location):
@@ -230,6 +247,16 @@ class S3Backend:
 
 class _OutOfPatienceError(Exception):
     """Retries have taken as long as they may."""
+
+
+def _advancing(advance: Callable[[int], None]) -> Any:
+    from s3transfer.subscribers import BaseSubscriber
+
+    class Advancing(BaseSubscriber):
+        def on_progress(self, future: TransferFuture, bytes_transferred: int, **_: Any) -> None:
+            advance(bytes_transferred)
+
+    return Advancing()
 
 
 def _condition(if_absent: bool, if_version: str | None) -> dict[str, str]:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from boto3.exceptions import RetriesExceededError, S3UploadFailedError
 from botocore import exceptions as boto
-from s3transfer.exceptions import S3DownloadFailedError
+from s3transfer.exceptions import RetriesExceededError, S3DownloadFailedError
 
 from kubooth_trainer.errors import ConfigError, KuboothError, StorageDeniedError, StorageUnavailableError
 from kubooth_trainer.storage.files import os_failure
@@ -42,7 +41,7 @@ _UNREACHABLE = (
     RetriesExceededError, S3DownloadFailedError,
 )  # fmt: skip
 
-CAUGHT = (boto.BotoCoreError, boto.ClientError, RetriesExceededError, S3UploadFailedError, S3DownloadFailedError)
+CAUGHT = (boto.BotoCoreError, boto.ClientError, RetriesExceededError, S3DownloadFailedError)
 
 
 def shown(endpoint: str) -> str:
@@ -53,7 +52,6 @@ def shown(endpoint: str) -> str:
 
 def s3_failure(error: Exception, uri: str, endpoint: str) -> KuboothError | PreconditionFailedError:
     """The failure that `error` at `uri` means to a person."""
-    error = _cause(error)
     if isinstance(error, boto.ClientError):
         return _answered(error, uri, endpoint)
     if isinstance(error, boto.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
@@ -76,13 +74,7 @@ def s3_failure(error: Exception, uri: str, endpoint: str) -> KuboothError | Prec
 
 def is_missing_key(error: Exception) -> bool:
     """Whether the object is not there: to a write that replaces a version, just another unmet condition."""
-    error = _cause(error)
     return isinstance(error, boto.ClientError) and error.response.get("Error", {}).get("Code") in _MISSING_KEY
-
-
-def _cause(error: Exception) -> Exception:
-    wrapped = isinstance(error, S3UploadFailedError) and isinstance(error.__context__, Exception)
-    return error.__context__ if wrapped else error  # type: ignore[return-value]
 
 
 def unreachable(uri: str, endpoint: str) -> StorageUnavailableError:

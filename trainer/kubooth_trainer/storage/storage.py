@@ -149,7 +149,7 @@ class Storage:
             self._at(locations[0].uri)[0].delete(locations)
 
     def delete_version(self, uri: str, version: str) -> None:
-        """Deletes a file only as it was read or listed; otherwise raises PreconditionFailedError."""
+        """Deletes a file as it was read or listed; raises PreconditionFailedError if another one is there."""
         backend, location = self._at(uri)
         backend.delete_version(location, version)
 
