@@ -1,0 +1,52 @@
+"""The job that would give this result again: a `PersonalizationJob` with every value as it was resolved.
+
+Read by the report and the model card. The mirror image of the operator's `resolve`; a test feeds one to the other.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from kubooth_trainer.config import TrainConfig
+
+
+def repeat_job(config: TrainConfig, *, identifier: str) -> str:
+    """YAML of a job that names every setting, with the identifier that was used in place of a new draw.
+
+    Where the number of devices and the storage endpoint come from is the runtime's business, so they are left out,
+    as is what this run left to its machine (`Auto`).
+    """
+    values = config.model_dump(
+        mode="json",
+        include={"model", "subject", "prior", "training", "parallelism", "evaluation", "output"},
+        exclude_none=True,
+    )
+    values["model"] = {"name": config.model.name} if config.model.name else {"uri": config.model.uri}
+    values["subject"]["identifier"] = identifier
+    values["checkpoints"] = {"every_steps": config.checkpoints.every_steps, "keep": config.checkpoints.keep}
+    values["parallelism"] = {"zero_stage": config.parallelism.zero_stage, "offload": config.parallelism.offload}
+    if config.training.ema is not None:
+        values["training"]["ema"] = {"enabled": True, "decay": config.training.ema.decay}
+    order = ("method", "model", "subject", "prior", "training", "parallelism", "checkpoints", "evaluation", "output")
+    values["method"] = config.method
+    document = {
+        "apiVersion": "kubooth.io/v1alpha1",
+        "kind": "PersonalizationJob",
+        "metadata": {"name": config.job.name},
+        "spec": {name: _camel_case(values[name]) for name in order},
+    }
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _camel_case(value: Any) -> Any:
+    """Field names as users write them; values are left alone."""
+    if isinstance(value, dict):
+        return {_camel(name): _camel_case(part) for name, part in value.items()}
+    return value
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(part.capitalize() for part in rest)

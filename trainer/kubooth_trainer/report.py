@@ -1,0 +1,227 @@
+"""`report.html`: the one page that a requester opens, with everything in it and nothing from elsewhere.
+
+Called by the Upload stage. This file decides what is said; `templates/report/` how it looks. No scripts, all text
+from users escaped. A new section is one template that `page.html` includes and the values it needs here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from kubooth_trainer.config import TrainConfig
+from kubooth_trainer.progress import ProgressEvent, StageEvent
+from kubooth_trainer.repeat import repeat_job
+from kubooth_trainer.report_chart import learning_rate_chart, loss_chart
+from kubooth_trainer.report_picture import Picture, inline
+from kubooth_trainer.wording import diffusers_code, duration, example_prompt, number, sample_command
+
+MOST_PHOTOS = 12
+MOST_CLASS_IMAGES = 12
+MANY_PICTURES = 96  # above this, pictures are embedded smaller, so that the page stays below some 5 MB
+COLUMNS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptComparison:
+    """One prompt, filled in, and what the model made of it before and after. Pictures pair up by seed."""
+
+    prompt: str
+    before: Sequence[Image.Image]
+    after: Sequence[Image.Image]
+    is_class_only: bool = False  # without the identifier: shows whether the class survived
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportData:
+    """All that the page tells."""
+
+    config: TrainConfig
+    identifier: str
+    photos: Sequence[tuple[str, Image.Image]]  # file name, picture
+    comparisons: Sequence[PromptComparison]
+    class_images: Sequence[Image.Image]
+    history: Sequence[ProgressEvent]
+    stages: Sequence[StageEvent]
+    warnings: Sequence[str]
+    versions: dict[str, str]
+    job_yaml: str | None  # the job as it was submitted; None: one is written from the config
+    world_size: int
+    precision: str
+    zero_stage: int
+    seconds: float  # of the whole run
+    created: datetime
+
+
+def render_report(data: ReportData) -> str:
+    """The page as HTML. Pure: the same data gives the same page."""
+    config = data.config
+    subject = f"{data.identifier} {config.subject.class_name}"
+    own = [comparison for comparison in data.comparisons if not comparison.is_class_only]
+    of_class = [comparison for comparison in data.comparisons if comparison.is_class_only]
+    count = sum(len(c.before) + len(c.after) for c in data.comparisons)
+    most = 288 if count > MANY_PICTURES else 448
+    photos = [inline(image, alt=f"Photo {name}", most=448) for name, image in data.photos[:MOST_PHOTOS]]
+    comparisons = [_comparison(each, data.identifier, most) for each in own]
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            subject=subject,
+            identifier=data.identifier,
+            class_name=config.subject.class_name,
+            job=config.job,
+            method=config.method,
+            created=data.created,
+            output_uri=config.output.uri,
+            verdict=_verdict(data),
+            facts=_facts(data),
+            photos=photos,
+            photos_left_out=max(0, len(data.photos) - len(photos)),
+            hero_after=_hero(comparisons),
+            comparisons=comparisons,
+            class_comparisons=[_comparison(each, data.identifier, most) for each in of_class],
+            class_images=[
+                inline(image, alt=f"Class image {index} made by the base model", most=256)
+                for index, image in enumerate(data.class_images[:MOST_CLASS_IMAGES], 1)
+            ],
+            prior=config.prior if config.prior.enabled else None,
+            charts=[chart for chart in (loss_chart(data.history), learning_rate_chart(data.history)) if chart],
+            learning_rate=number(config.training.learning_rate),
+            stages=_stages(data.stages),
+            warnings=list(data.warnings),
+            code=diffusers_code(config, identifier=data.identifier),
+            prompt=example_prompt(config, identifier=data.identifier),
+            command=sample_command(config),
+            job_yaml=data.job_yaml or repeat_job(config, identifier=data.identifier),
+            settings=_settings(config),
+            versions=sorted(data.versions.items()),
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("kubooth_trainer", "templates/report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _verdict(data: ReportData) -> str:
+    """What was done, in one sentence. It claims nothing about quality: that is for figures or eyes."""
+    training = data.config.training
+    photos = f"{len(data.photos)} photo{'s' * (len(data.photos) != 1)}"
+    devices = f"{data.world_size} rank{'s' * (data.world_size != 1)}"
+    prior = f" and {data.config.prior.images:,} class images" if data.config.prior.enabled else ""
+    return f"Learned from {photos}{prior} in {training.steps:,} steps on {devices}, in {duration(data.seconds)}."
+
+
+def _facts(data: ReportData) -> list[tuple[str, str]]:
+    training = data.config.training
+    last = data.history[-1] if data.history else None
+    facts = [
+        ("Time", duration(data.seconds)),
+        ("Steps", f"{training.steps:,}"),
+        ("Images per step", f"{training.batch_size:,}"),
+        ("Ranks", f"{data.world_size:,}"),
+        ("Precision", data.precision),
+        ("ZeRO stage", str(data.zero_stage)),
+        ("Text encoder", "trained" if training.train_text_encoder else "frozen"),
+    ]
+    if last is not None:
+        facts.append(("Images per second", number(last.samples_per_second)))
+    return facts
+
+
+def _hero(comparisons: Sequence[dict[str, Any]]) -> list[Picture]:
+    """Up to four pictures by the new model: one of each prompt first, then more of the same."""
+    rows = [[after for _, after in each["pairs"] if after is not None] for each in comparisons]
+    ranked = [row[index] for index in range(COLUMNS) for row in rows if index < len(row)]
+    return ranked[:COLUMNS]
+
+
+def _comparison(comparison: PromptComparison, identifier: str, most: int) -> dict[str, Any]:
+    """Pairs of equal seed, in rows of at most four, and the prompt split around the identifier to mark it."""
+
+    def picture(images: Sequence[Image.Image], index: int, side: str) -> Picture | None:
+        if index >= len(images):
+            return None
+        return inline(images[index], alt=f"{side}, picture {index + 1}: {comparison.prompt}", most=most)
+
+    count = max(len(comparison.before), len(comparison.after))
+    pairs = [(picture(comparison.before, i, "Before"), picture(comparison.after, i, "After")) for i in range(count)]
+    rows = -(-count // COLUMNS)
+    wide = -(-count // rows) if rows else 0
+    marked = "" if comparison.is_class_only else identifier
+    words = [(word, bool(marked) and word.strip(",.!?") == marked) for word in comparison.prompt.split()]
+    return {
+        "prompt": comparison.prompt,
+        "words": words,
+        "pairs": pairs,
+        "rows": [pairs[start : start + wide] for start in range(0, count, wide)] if wide else [],
+        "columns": wide,
+    }
+
+
+def _stages(stages: Sequence[StageEvent]) -> list[dict[str, Any]]:
+    """Each stage with its time and that time's part of the whole, in percent."""
+    seconds = [_seconds(stage) for stage in stages]
+    longest, total = max(seconds, default=0.0), sum(seconds)
+    return [
+        {
+            "name": stage.stage,
+            "state": stage.state,
+            "time": duration(taken) if stage.state != "Skipped" else "",
+            "share": f"{100 * taken / total:.0f}%" if total and stage.state != "Skipped" else "",
+            "width": round(100 * taken / longest, 1) if longest else 0,
+            "work": f"{stage.total:,} {stage.unit}" if stage.unit and stage.unit != "bytes" else "",
+            "note": stage.note if stage.state in ("Succeeded", "Running") else f"{stage.state} {stage.note}".strip(),
+        }
+        for stage, taken in zip(stages, seconds, strict=True)
+    ]
+
+
+def _seconds(stage: StageEvent) -> float:
+    return max(0.0, stage.end - stage.start) if stage.start is not None and stage.end is not None else 0.0
+
+
+def _settings(config: TrainConfig) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The whole resolved config: a list of groups, each with its fields and their values as text."""
+    top: list[tuple[str, str]] = []
+    groups: list[tuple[str, list[tuple[str, str]]]] = []
+    for name, value in config.model_dump(mode="json").items():
+        if isinstance(value, dict):
+            groups.append((name, list(_flat(value))))
+        else:
+            top.append((name, _shown(value)))
+    return [("general", top), *groups]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{prefix}{name}.")
+        else:
+            rows.append((prefix + name, _shown(value)))
+    return rows
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == "" or value == []:
+        return "not set"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return number(value)
+    return "\n".join(str(part) for part in value) if isinstance(value, list) else str(value)

@@ -1,0 +1,66 @@
+"""How the report and the model card put numbers, times and ready-made code into words. Pure."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from kubooth_trainer.config import TrainConfig, fill_prompt
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `42 s`, `4 min 05 s`, `1 h 03 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60:02d} min"
+
+
+def number(value: float) -> str:
+    """At most four digits that count, and `5e-6` rather than `5e-06`."""
+    text = f"{value:.4g}"
+    mantissa, _, exponent = text.partition("e")
+    return f"{mantissa}e{int(exponent)}" if exponent else text
+
+
+def example_prompt(config: TrainConfig, *, identifier: str) -> str:
+    """A prompt that shows the subject: the one that the photos were trained with."""
+    return fill_prompt(config.subject.prompt_template, identifier=identifier, class_name=config.subject.class_name)
+
+
+def model_folder(config: TrainConfig) -> tuple[str, bool]:
+    """Where code finds the model, and whether it has to be copied there first (it lies in a bucket)."""
+    parts = urlsplit(config.output.uri)
+    if parts.scheme == "file":
+        return unquote(parts.path) or "/", False
+    if parts.scheme:
+        return PurePosixPath(parts.path).name or parts.netloc, True
+    return config.output.uri, False
+
+
+def diffusers_code(config: TrainConfig, *, identifier: str) -> str:
+    """The lines of Python that load the model with diffusers and draw the subject."""
+    folder, is_copy = model_folder(config)
+    prompt = json.dumps(example_prompt(config, identifier=identifier), ensure_ascii=False)
+    single = config.output.format == "SingleFile"
+    where = folder.rstrip("/") + "/model.safetensors" if single else folder
+    loader = "from_single_file" if single else "from_pretrained"
+    comment = f"  # a copy of {config.output.uri}" if is_copy else ""
+    name = "StableDiffusionPipeline" if single else "DiffusionPipeline"
+    return (
+        f"from diffusers import {name}\n\n"
+        f"pipeline = {name}.{loader}({json.dumps(where, ensure_ascii=False)}){comment}\n"
+        f'pipeline({prompt}).images[0].save("subject.png")\n'
+    )
+
+
+def sample_command(config: TrainConfig) -> str:
+    """The same on the command line; the identifier is filled in from the manifest."""
+    prompt = shlex.quote(config.subject.prompt_template)
+    return f"kubooth sample {shlex.quote(model_folder(config)[0])} {prompt} -n 4 -o grid.png"
