@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if stale else 0
 
 
+@cache
 def files() -> dict[str, str]:
     """File name to text of every CustomResourceDefinition."""
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from kubooth_operator.api.fields import Facts, Part, facts_of, plain
@@ -41,6 +42,7 @@ class FieldDoc:
             yield from child.every()
 
 
+@cache
 def document(kind: type[Part]) -> FieldDoc:
     """The whole of a kind; its children are `spec` and, for a job, `status`."""
     schema = structural_schema(kind)

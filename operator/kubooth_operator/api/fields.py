@@ -20,6 +20,9 @@ from kubooth_operator.api.rules import Rule
 
 FACTS_KEY = "x-kubooth"
 
+PAPER = "DreamBooth paper"  # arXiv 2208.12242
+SCRIPT = "diffusers' script"  # its example train_dreambooth.py
+
 
 class Part(BaseModel):
     """Base of every API object: immutable, closed, camelCase outside and snake_case inside, types taken strictly."""

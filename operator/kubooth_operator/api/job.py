@@ -1,4 +1,4 @@
-"""`PersonalizationJob`: what a requester writes. The groups of hyper-parameters are in `training`."""
+"""`PersonalizationJob`: what a requester writes. Its larger groups are in `prior`, `training` and `evaluation`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from kubooth_operator.api.fields import Part, group, preset, required, setting
+from kubooth_operator.api.evaluation import EvaluationSpec
+from kubooth_operator.api.fields import SCRIPT, Part, group, preset, required, setting
+from kubooth_operator.api.prior import PriorSpec
 from kubooth_operator.api.rules import Rule, immutable_once_started, location_rule, placeholder_rule
 from kubooth_operator.api.scalars import Dns1123Label, Dns1123Subdomain, LabelValue, Template, Uri
 from kubooth_operator.api.status import JobStatus
-from kubooth_operator.api.training import (
-    CheckpointsSpec,
-    EvaluationSpec,
-    ParallelismSpec,
-    PriorSpec,
-    TrainingSpec,
-)
+from kubooth_operator.api.training import CheckpointsSpec, ParallelismSpec, TrainingSpec
 
 GROUP = "kubooth.io"
 VERSION = "v1alpha1"
@@ -100,7 +96,7 @@ class SubjectDefaults(Part):
     prompt_template: Template | None = setting(
         "What each photo is trained with. {identifier} and {class} are filled in, literally.",
         builtin="a photo of {identifier} {class}",
-        source="diffusers' script",
+        source=SCRIPT,
     )
     crop: Literal["Center", "Random"] | None = setting(
         "Which square of a photo is used: the middle one, or one chosen anew each time.", builtin="Center"

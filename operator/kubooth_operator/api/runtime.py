@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from kubooth_operator.api.evaluation import EvaluationSpec
 from kubooth_operator.api.fields import Part, group, preset, required, setting
 from kubooth_operator.api.job import (
     Metadata,
@@ -13,6 +14,7 @@ from kubooth_operator.api.job import (
     RunPolicy,
     SubjectDefaults,
 )
+from kubooth_operator.api.prior import PriorSpec
 from kubooth_operator.api.rules import Rule, location_rule
 from kubooth_operator.api.scalars import (
     Dns1123Label,
@@ -23,13 +25,7 @@ from kubooth_operator.api.scalars import (
     Sentence,
     Uri,
 )
-from kubooth_operator.api.training import (
-    CheckpointsSpec,
-    EvaluationSpec,
-    ParallelismSpec,
-    PriorSpec,
-    TrainingSpec,
-)
+from kubooth_operator.api.training import CheckpointsSpec, ParallelismSpec, TrainingSpec
 
 ENDPOINT = "must start with http:// or https://"
 LabelMap = Annotated[dict[str, LabelValue], Field(max_length=64)]

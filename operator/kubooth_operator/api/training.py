@@ -1,100 +1,16 @@
-"""How a model is personalized: prior, training, parallelism, checkpoints and evaluation of a job.
+"""How training runs: the `training`, `parallelism` and `checkpoints` groups of a job.
 
 A runtime's `defaults` use the same models, so every field here is a `setting`.
-Sources: the DreamBooth paper is arXiv 2208.12242, diffusers' script is its example train_dreambooth.py.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field
-
-from kubooth_operator.api.fields import Part, group, setting
-from kubooth_operator.api.rules import Rule, location_rule
-from kubooth_operator.api.scalars import Accumulation, Template, Uri
-from kubooth_trainer.config import LrSchedule, Precision, SamplerName, Switch
-
-PromptPack = Literal[
-    "Recontext", "Accessories", "Properties", "Art", "Views", "Expressions", "Crosses", "Objects", "LiveSubjects"
-]
-Metric = Literal["Dino", "ClipI", "ClipT", "Pres", "Div"]
-
-PAPER = "DreamBooth paper"
-SCRIPT = "diffusers' script"
-BUILTIN_PROMPTS = (
-    "a photo of {identifier} {class}",
-    "a photo of {identifier} {class} in the jungle",
-    "a photo of {identifier} {class} in the snow",
-    "a photo of {identifier} {class} on the beach",
-    "a painting of {identifier} {class}",
-    "a photo of a {class}",
-)
-
-
-class SamplerSpec(Part):
-    """How pictures are sampled from a model."""
-
-    name: SamplerName | None = setting(
-        "The sampler. The paper draws class images with the ancestral one.",
-        builtin="EulerAncestral",
-        source="DreamBooth paper, section 3.3",
-    )
-    steps: int | None = setting("Denoising steps for each picture.", builtin=25, unit="steps", ge=1, le=1000)
-    guidance_scale: float | None = setting(
-        "Weight of classifier-free guidance; 1 switches guidance off.",
-        builtin=7.5,
-        source="diffusers' StableDiffusionPipeline",
-        ge=0,
-        le=100,
-    )
-
-
-class PriorSpec(Part):
-    """Prior preservation: class images made by the frozen model keep the class from becoming the subject."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            field="prompt",
-            cel="!has(self.prompt) || !self.prompt.contains('{identifier}')",
-            message="must not hold {identifier}: class images show the class, not the subject",
-            holds=lambda prior: prior.prompt is None or "{identifier}" not in prior.prompt,
-        ),
-        location_rule("uri"),
-    )
-
-    enabled: bool | None = setting(
-        "Whether class images take part in training. Without them the class drifts towards the subject.",
-        builtin=True,
-    )
-    images: int | None = setting(
-        "How many class images are generated, or taken from `uri`.",
-        builtin=200,
-        unit="images",
-        source="diffusers' README",
-        ge=1,
-        le=100_000,
-    )
-    weight: float | None = setting(
-        "Weight of the class images' loss beside the photos' loss (lambda).",
-        builtin=1.0,
-        source=PAPER,
-        ge=0,
-        le=100,
-    )
-    prompt: Template | None = setting(
-        "The prompt that class images are generated from and trained with. {class} stands for subject.className.",
-        builtin="a photo of a {class}",
-        source=SCRIPT,
-    )
-    negative_prompt: Annotated[str, Field(max_length=512)] | None = setting(
-        "What class images should not show; empty for none.", builtin=""
-    )
-    sampler: SamplerSpec = group(SamplerSpec, "How class images are sampled from the frozen model.")
-    uri: Uri | None = setting(
-        "Class images of your own, instead of generated ones: a folder, prefix or archive (s3:// or file:).",
-        absent="none, class images are generated",
-    )
+from kubooth_operator.api.fields import PAPER, SCRIPT, Part, group, setting
+from kubooth_operator.api.rules import Rule
+from kubooth_operator.api.scalars import Accumulation
+from kubooth_trainer.config import LrSchedule, Precision, Switch
 
 
 class EmaSpec(Part):
@@ -272,58 +188,3 @@ class CheckpointsSpec(Part):
 
     every_steps: int | None = setting("Steps between checkpoints.", builtin=100, unit="steps", ge=1, le=1_000_000)
     keep: int | None = setting("How many of the newest checkpoints are kept.", builtin=2, ge=1, le=100)
-
-
-class GateSpec(Part):
-    """Thresholds that a result has to meet."""
-
-    action: Literal["Warn", "Fail"] | None = setting(
-        "What happens to a job whose result misses a threshold.", builtin="Warn"
-    )
-    identity_gain: float | None = setting(
-        "Least gain in similarity to the photos, after against before.", absent="not judged", ge=-1, le=1
-    )
-    max_class_drift: float | None = setting(
-        "Most that pictures of the class may move towards the subject.", absent="not judged", ge=0, le=1
-    )
-    min_prompt_fidelity: float | None = setting(
-        "Least similarity of pictures to their prompts.", absent="not judged", ge=-1, le=1
-    )
-
-
-class EvaluationSpec(Part):
-    """Pictures from the same prompts and seeds before and after training, and figures about them."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            cel="!(has(self.prompts) && has(self.promptPack))",
-            message="give prompts or promptPack, not both",
-            holds=lambda evaluation: evaluation.prompts is None or evaluation.prompt_pack is None,
-        ),
-        Rule(
-            field="prompts",
-            cel="!has(self.prompts) || self.prompts.all(p, p.contains('{identifier}') || p.contains('{class}'))",
-            message="every prompt must hold {identifier} or {class}",
-            holds=lambda evaluation: all(
-                "{identifier}" in prompt or "{class}" in prompt for prompt in evaluation.prompts or ()
-            ),
-        ),
-    )
-    one_of: ClassVar[tuple[str, ...]] = ("prompts", "promptPack")
-
-    prompts: Annotated[tuple[Template, ...], Field(min_length=1, max_length=64)] | None = setting(
-        "Prompts to sample; {identifier} and {class} are filled in.",
-        builtin=BUILTIN_PROMPTS,
-        source="places from google/dreambooth; the last one shows whether the class was kept",
-    )
-    prompt_pack: PromptPack | None = setting("A named set of prompts, instead of `prompts`.", absent="none")
-    images_per_prompt: int | None = setting(
-        "Pictures for each prompt, before and after.", builtin=4, unit="images", source=PAPER, ge=1, le=64
-    )
-    sampler: SamplerSpec = group(SamplerSpec, "How the pictures are sampled.")
-    metrics: Annotated[tuple[Metric, ...], Field(max_length=5)] | None = setting(
-        "Figures to compute: Dino and ClipI (similarity to the photos), ClipT (to the prompt), Pres (how far the class "
-        "became the subject), Div (diversity).",
-        builtin=(),
-    )
-    gate: GateSpec = group(GateSpec, "Thresholds that a result has to meet; none are set by default.")

@@ -1,0 +1,81 @@
+"""Pictures and figures about a result: the `evaluation` group of a job. Every field is a `setting`."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from kubooth_operator.api.fields import PAPER, Part, group, setting
+from kubooth_operator.api.prior import SamplerSpec
+from kubooth_operator.api.rules import Rule
+from kubooth_operator.api.scalars import Template
+
+PromptPack = Literal[
+    "Recontext", "Accessories", "Properties", "Art", "Views", "Expressions", "Crosses", "Objects", "LiveSubjects"
+]
+Metric = Literal["Dino", "ClipI", "ClipT", "Pres", "Div"]
+
+BUILTIN_PROMPTS = (
+    "a photo of {identifier} {class}",
+    "a photo of {identifier} {class} in the jungle",
+    "a photo of {identifier} {class} in the snow",
+    "a photo of {identifier} {class} on the beach",
+    "a painting of {identifier} {class}",
+    "a photo of a {class}",
+)
+
+
+class GateSpec(Part):
+    """Thresholds that a result has to meet."""
+
+    action: Literal["Warn", "Fail"] | None = setting(
+        "What happens to a job whose result misses a threshold.", builtin="Warn"
+    )
+    identity_gain: float | None = setting(
+        "Least gain in similarity to the photos, after against before.", absent="not judged", ge=-1, le=1
+    )
+    max_class_drift: float | None = setting(
+        "Most that pictures of the class may move towards the subject.", absent="not judged", ge=0, le=1
+    )
+    min_prompt_fidelity: float | None = setting(
+        "Least similarity of pictures to their prompts.", absent="not judged", ge=-1, le=1
+    )
+
+
+class EvaluationSpec(Part):
+    """Pictures from the same prompts and seeds before and after training, and figures about them."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="!(has(self.prompts) && has(self.promptPack))",
+            message="give prompts or promptPack, not both",
+            holds=lambda evaluation: evaluation.prompts is None or evaluation.prompt_pack is None,
+        ),
+        Rule(
+            field="prompts",
+            cel="!has(self.prompts) || self.prompts.all(p, p.contains('{identifier}') || p.contains('{class}'))",
+            message="every prompt must hold {identifier} or {class}",
+            holds=lambda evaluation: all(
+                "{identifier}" in prompt or "{class}" in prompt for prompt in evaluation.prompts or ()
+            ),
+        ),
+    )
+    one_of: ClassVar[tuple[str, ...]] = ("prompts", "promptPack")
+
+    prompts: Annotated[tuple[Template, ...], Field(min_length=1, max_length=64)] | None = setting(
+        "Prompts to sample; {identifier} and {class} are filled in.",
+        builtin=BUILTIN_PROMPTS,
+        source="places from google/dreambooth; the last one shows whether the class was kept",
+    )
+    prompt_pack: PromptPack | None = setting("A named set of prompts, instead of `prompts`.", absent="none")
+    images_per_prompt: int | None = setting(
+        "Pictures for each prompt, before and after.", builtin=4, unit="images", source=PAPER, ge=1, le=64
+    )
+    sampler: SamplerSpec = group(SamplerSpec, "How the pictures are sampled.")
+    metrics: Annotated[tuple[Metric, ...], Field(max_length=5)] | None = setting(
+        "Figures to compute: Dino and ClipI (similarity to the photos), ClipT (to the prompt), Pres (how far the class "
+        "became the subject), Div (diversity).",
+        builtin=(),
+    )
+    gate: GateSpec = group(GateSpec, "Thresholds that a result has to meet; none are set by default.")
