@@ -36,6 +36,8 @@ class Plan:
     ema: float = 0.998
     weight_decay: float = 0.01
     clip: float = 1.0
+    sync_every: int = 1
+    """1: workers average gradients in every step; n > 1: they step alone and average weights every n steps."""
     seed: int = 0
     save_every_s: float = 150.0
     print_every: int = 50
@@ -152,15 +154,8 @@ class Fit:
 
     def _update(self) -> None:
         plan = self.plan
-        gradients = [p.grad for p in self.params.values() if p.grad is not None]
-        if self.worker.count > 1:
-            flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-            dist.all_reduce(flat)
-            flat /= self.worker.count
-            offset = 0
-            for gradient in gradients:
-                gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient))
-                offset += gradient.numel()
+        if plan.sync_every == 1:
+            self._average([p.grad for p in self.params.values() if p.grad is not None])
         torch.nn.utils.clip_grad_norm_(list(self.params.values()), plan.clip)
         rate = plan.learning_rate * learning_rate_factor(self.step, plan)
         for group in self.optimizer.param_groups:
@@ -168,9 +163,22 @@ class Fit:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
+        if plan.sync_every > 1 and self.step % plan.sync_every == 0:
+            self._average([p.data for p in self.params.values()])
         decay = min(plan.ema, (1 + self.step) / (10 + self.step))
         averages = list(self.average.values())
         torch._foreach_lerp_(averages, [p.detach() for p in self.params.values()], 1 - decay)
+
+    def _average(self, tensors: list[Tensor]) -> None:
+        """Replace tensors by their mean over the workers."""
+        if self.worker.count == 1:
+            return
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        dist.all_reduce(flat)
+        flat /= self.worker.count
+        pieces = flat.split([tensor.numel() for tensor in tensors])
+        for tensor, piece in zip(tensors, pieces, strict=True):
+            tensor.copy_(piece.view_as(tensor))
 
 
 def learning_rate_factor(step: int, plan: Plan) -> float:
