@@ -1,17 +1,17 @@
-"""Pictures from a model: the heavy half of `kubooth sample` (torch, diffusers), imported when it is needed."""
+"""Pictures from a model: the heavy half of `kubooth sample` (torch, diffusers), imported when it is needed.
+
+Before the import `sample` sets what keeps the libraries quiet and off the network.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
 from PIL import Image
@@ -73,11 +73,11 @@ def save(picture: Image.Image, path: Path) -> None:
     """Writes a PNG, whole or not at all."""
     part = path.with_name(f".{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         picture.save(part, format="PNG")
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
         raise ModelError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 

@@ -13,6 +13,14 @@ import click
 from kubooth_cli.models import Model, ModelError, Transfer, Wish, find_model
 from kubooth_trainer.errors import ExitCode, KuboothError
 
+QUIET = {  # read by the libraries when they are imported: no network, no words of theirs
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DIFFUSERS_VERBOSITY": "error",
+}
+
 
 @click.command("sample", short_help="Make pictures with a trained model.")
 @click.argument("model", metavar="MODEL")
@@ -66,6 +74,9 @@ def _found(given: str) -> Model:
 
 
 def _draw(model: Model, wish: Wish, output: Path, *, separate: bool) -> Iterator[Path]:
+    _make_room(output)
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     with _bar("Drawing") as advance:
         from kubooth_cli import pictures
 
@@ -76,6 +87,16 @@ def _draw(model: Model, wish: Wish, output: Path, *, separate: bool) -> Iterator
         path = output.with_name(f"{output.stem}-{wish.seed + index}.png")
         pictures.save(picture, path)
         yield path
+
+
+def _make_room(output: Path) -> None:
+    """Finds out before the work whether the result can be kept."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(f"{output}: cannot be written: {error.strerror}") from error
+    if not os.access(output.parent, os.W_OK):
+        raise ModelError(f"{output}: cannot be written: no right to write into its folder")
 
 
 @contextmanager
