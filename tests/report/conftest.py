@@ -47,7 +47,7 @@ CONFIG: dict[str, Any] = {
         "train_text_encoder": True,
         "text_encoder_learning_rate": 5e-6,
         "resolution": None,
-        "batch_size": 1,
+        "batch_size": 2,
         "gradient_accumulation": "Auto",
         "precision": "Auto",
         "gradient_checkpointing": "Auto",

@@ -19,7 +19,7 @@ from kubooth_trainer.config import TrainConfig
 from kubooth_trainer.progress import ProgressEvent, StageEvent
 from kubooth_trainer.repeat import repeat_job
 from kubooth_trainer.report_chart import learning_rate_chart, loss_chart
-from kubooth_trainer.report_picture import Picture, inline
+from kubooth_trainer.report_picture import EXACT_PIXELS, Picture, inline
 from kubooth_trainer.wording import diffusers_code, duration, example_prompt, number, sample_command
 
 MOST_PHOTOS = 12
@@ -86,6 +86,7 @@ def render_report(data: ReportData) -> str:
             photos_left_out=max(0, len(data.photos) - len(photos)),
             hero_after=_hero(comparisons),
             comparisons=comparisons,
+            is_compact=_is_compact(data.comparisons),
             class_comparisons=[_comparison(each, data.identifier, most) for each in of_class],
             class_images=[
                 inline(image, alt=f"Class image {index} made by the base model", most=256)
@@ -171,6 +172,13 @@ def _comparison(comparison: PromptComparison, identifier: str, most: int) -> dic
         "rows": [pairs[start : start + wide] for start in range(0, count, wide)] if wide else [],
         "columns": wide,
     }
+
+
+def _is_compact(comparisons: Sequence[PromptComparison]) -> bool:
+    """Two prompts side by side: where the pictures are small, or there are at most two of each prompt."""
+    pictures = [image for each in comparisons for image in (*each.before, *each.after)]
+    is_small = all(image.width <= EXACT_PIXELS for image in pictures)
+    return is_small or all(max(len(each.before), len(each.after)) <= 2 for each in comparisons)
 
 
 def _stages(stages: Sequence[StageEvent]) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kubooth_trainer.progress import ProgressEvent
+from kubooth_trainer.wording import number
 
 MOST_POINTS = 400
 TABLE_ROWS = 10
@@ -84,9 +85,9 @@ def _chart(
     smooth = {name: _smooth(points) if smoothed else points for name, points in finite.items()}
     left = min(points[0][0] for points in finite.values())
     right = max(points[-1][0] for points in finite.values())
-    top = _upper_bound(list(finite.values()), list(smooth.values()))
+    top = _upper_bound(list(finite.values()), list(smooth.values()), headroom=1.1 if smoothed else 1.0)
     step = _nice_step(top / 4)
-    top = max(step * math.ceil(top / step), step)
+    top = max(step * math.ceil(top / step - 1e-9), step)
 
     def place(points: list[tuple[int, float]]) -> str:
         kept = points[:: max(1, len(points) // MOST_POINTS)]
@@ -99,8 +100,8 @@ def _chart(
             style=_CLASSES[index % len(_CLASSES)],
             raw=place(points) if smoothed else "",
             smooth=place(smooth[name]),
-            first=f"{smooth[name][0][1]:.{digits}g}",
-            last=f"{smooth[name][-1][1]:.{digits}g}",
+            first=number(smooth[name][0][1], digits),
+            last=number(smooth[name][-1][1], digits),
         )
         for index, (name, points) in enumerate(finite.items())
     )
@@ -112,8 +113,7 @@ def _chart(
         lines=lines,
         x_ticks=_x_ticks(left, right),
         y_ticks=tuple(
-            Tick(at=100 * (1 - index * step / top), text=f"{index * step:.3g}")
-            for index in range(round(top / step) + 1)
+            Tick(at=100 * (1 - index * step / top), text=number(index * step)) for index in range(round(top / step) + 1)
         ),
         header=("Step", *finite),
         rows=_rows(finite, digits),
@@ -131,11 +131,13 @@ def _smooth(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
     return smooth
 
 
-def _upper_bound(raw: list[list[tuple[int, float]]], smooth: list[list[tuple[int, float]]]) -> float:
+def _upper_bound(
+    raw: list[list[tuple[int, float]]], smooth: list[list[tuple[int, float]]], *, headroom: float
+) -> float:
     """Shows nearly all raw values; a few outliers may leave the picture, the smoothed lines never do."""
     values = sorted(y for points in raw for _, y in points)
     usual = values[min(len(values) - 1, int(0.98 * len(values)))]
-    return max(usual, 1.1 * max(y for points in smooth for _, y in points), 1e-12)
+    return max(usual, headroom * max(y for points in smooth for _, y in points), 1e-12)
 
 
 def _nice_step(wanted: float) -> float:
@@ -155,4 +157,4 @@ def _rows(series: dict[str, list[tuple[int, float]]], digits: int) -> tuple[tupl
     steps = sorted({x for points in values for x in points})
     count = min(TABLE_ROWS, len(steps))
     chosen = sorted({steps[round(index * (len(steps) - 1) / max(1, count - 1))] for index in range(count)})
-    return tuple((f"{x:,}", *(f"{points[x]:.{digits}g}" if x in points else "" for points in values)) for x in chosen)
+    return tuple((f"{x:,}", *(number(points[x], digits) if x in points else "" for points in values)) for x in chosen)

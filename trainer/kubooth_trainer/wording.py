@@ -22,9 +22,9 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600:,} h {whole % 3600 // 60:02d} min"
 
 
-def number(value: float) -> str:
-    """At most four digits that count, and `5e-6` rather than `5e-06`."""
-    text = f"{value:.4g}"
+def number(value: float, digits: int = 4) -> str:
+    """At most so many digits that count, and `5e-6` rather than `5e-06`."""
+    text = f"{value:.{digits}g}"
     mantissa, _, exponent = text.partition("e")
     return f"{mantissa}e{int(exponent)}" if exponent else text
 
