@@ -33,9 +33,11 @@ MARKS: dict[Phase, tuple[str, str, str]] = {  # as drawn, where only ASCII is sa
 }
 STOPPED = ("■", "#", "yellow")  # a stage that was at work when the run ended
 NAME_WIDTH = 8
+ECHO_WIDTH = 3  # kept free: the "^C" that a terminal writes at the cursor must not start a new line
 LONGEST_BAR = 40
 SHORTEST_BAR = 10
-SHORTEST_DETAIL = 24
+WHOLE_DETAIL = 52  # "640/800 80%  loss 0.0812  11.3 images/s  3m10s left"; the bar takes what is beyond
+SHORTEST_DETAIL = 24  # a terminal too narrow for this beside the shortest bar gets no bars
 ROWS = 9  # what the whole view takes; a lower terminal gets the current stage only
 
 
@@ -108,10 +110,10 @@ class Bars:
     def _row(self, stage: StageState, now: float) -> RenderableType:
         phase: Phase = stage.event.state if stage.event else "Pending"
         mark, ascii_mark, style = STOPPED if phase == "Running" and self._closing else MARKS[phase]
-        width = self._console.width
+        width = self._console.width - ECHO_WIDTH
         left = 2 + NAME_WIDTH + 2
-        bar_width = min(LONGEST_BAR, width - left - 2 - SHORTEST_DETAIL - 20)
-        has_bar = bar_width >= SHORTEST_BAR
+        bar_width = max(SHORTEST_BAR, min(LONGEST_BAR, width - left - 2 - WHOLE_DETAIL))
+        has_bar = width - left - 2 - bar_width >= SHORTEST_DETAIL
         detail_width = max(1, width - left - (bar_width + 2 if has_bar else 0))
         row = Table.grid(padding=0)
         row.add_column(width=2, no_wrap=True)

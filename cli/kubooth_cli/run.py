@@ -55,8 +55,9 @@ def run_command(
     failure: 2 fix the job, 70 or 75 try again, 130 or 143 stopped.
 
     \b
-    kubooth run job.yaml
-    kubooth run job.yaml --set training.steps=50 --output out/
+    Examples:
+      kubooth run job.yaml
+      kubooth run job.yaml --set training.steps=50 --output out/
     """
     request = Request(
         job=job, runtime=runtime, devices=devices, overrides=overrides, output=output, workdir=workdir

@@ -30,7 +30,7 @@ QUIET = {  # read by the libraries when they are imported: no network, no words 
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), default=Path("grid.png"),
     show_default=True, help="The sheet with all of them (PNG).",
 )  # fmt: skip
-@click.option("--seed", type=click.IntRange(0, 2**63 - 257), default=0, show_default=True, help="Of the first picture.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the first picture.")
 @click.option("--steps", type=click.IntRange(1, 1000), default=25, show_default=True, help="Steps of the sampler.")
 @click.option("--guidance", type=click.FloatRange(min=1.0), help="Guidance scale. Default: the model's own, or 7.5.")
 @click.option("--negative", default="", metavar="PROMPT", help="What the pictures should not show.")
@@ -52,7 +52,8 @@ def sample_command(
     pictures; the second one has the next seed, and so on.
 
     \b
-    kubooth sample out/ "a photo of {identifier} {class} on the beach" -n 4 -o grid.png
+    Example:
+      kubooth sample out/ "a photo of {identifier} {class} on the beach" -n 4 -o grid.png
     """
     try:
         found = _found(model)

@@ -6,6 +6,8 @@ from kubooth_cli import format as fmt
 from kubooth_cli.state import StageState
 from kubooth_trainer.progress import ProgressEvent, StageEvent
 
+SILENCE_SECONDS = 3.0  # after which a stage that has not moved shows how long it is at work
+
 
 def stage_line(event: StageEvent) -> str:
     """One stage's change of state: `Prior: done in 48s (200 images)`."""
@@ -44,9 +46,11 @@ def stage_parts(stage: StageState, now: float) -> list[str]:
             if speed:
                 parts.append(fmt.rate(speed, event.unit or "items"))
                 parts.append(f"{fmt.duration((event.total - event.done) / speed)} left")
+            elif now - stage.first_seen >= SILENCE_SECONDS:
+                parts.append(f"for {fmt.duration(now - stage.first_seen)}")
             return [*parts, event.note]
         case "Running":
-            return [fmt.duration(now - stage.first_seen), event.note]
+            return [f"for {fmt.duration(now - stage.first_seen)}", event.note]
         case "Succeeded":
             count = fmt.counted(event.done, event.total, event.unit)
             return [" ".join(part for part in (count, _took(event)) if part), event.note]
