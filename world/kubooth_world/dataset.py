@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,8 @@ ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
     "context": tuple(CONTEXTS),
     "hat": HATS,
 }
-_SHARD: Final = 2000
+SHARD: Final = 2000
+"""Scenes of one file."""
 _SEED: Final = 20_000
 
 
@@ -49,7 +50,7 @@ class Data:
 def make(folder: Path, scenes: int, processes: int = 2) -> None:
     """Render the missing shards of a training set of `scenes` scenes."""
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [n for n in range(scenes // _SHARD) if not _path(folder, n).exists()]
+    missing = [n for n in range(scenes // SHARD) if not _path(folder, n).exists()]
     if not missing:
         return
     context = multiprocessing.get_context("spawn")
@@ -60,15 +61,24 @@ def make(folder: Path, scenes: int, processes: int = 2) -> None:
 
 def load(folder: Path, scenes: int) -> Data:
     """Load the first `scenes` scenes of a set made by `make`."""
-    shards = []
-    for n in range(scenes // _SHARD):
-        with np.load(_path(folder, n), allow_pickle=False) as arrays:
-            shards.append({name: arrays[name] for name in arrays.files})
+    parts = range(scenes // SHARD)
     return Data(
-        images=np.concatenate([shard["images"] for shard in shards]),
-        labels={name: np.concatenate([shard[name] for shard in shards]) for name in ATTRIBUTES},
-        captions=np.concatenate([shard["captions"] for shard in shards]),
+        images=np.concatenate([load_array(folder, n, "images") for n in parts]),
+        labels={name: np.concatenate([load_array(folder, n, name) for n in parts]) for name in ATTRIBUTES},
+        captions=load_captions(folder, scenes),
     )
+
+
+def load_captions(folder: Path, scenes: int) -> NDArray[np.str_]:
+    """Load the captions alone: (scenes, CAPTIONS)."""
+    return np.concatenate([load_array(folder, n, "captions") for n in range(scenes // SHARD)])
+
+
+def load_array(folder: Path, number: int, name: str) -> NDArray[Any]:
+    """Load one array of one shard of SHARD scenes."""
+    with np.load(_path(folder, number), allow_pickle=False) as arrays:
+        loaded: NDArray[Any] = arrays[name]
+        return loaded
 
 
 def sample(seed: int, instances: int, *, training: bool) -> Data:
@@ -109,7 +119,7 @@ def describe(scenes: list[Scene], rng: np.random.Generator) -> Data:
 
 
 def _make_shard(folder: Path, number: int) -> None:
-    data = sample(_SEED + number, _SHARD // VIEWS, training=True)
+    data = sample(_SEED + number, SHARD // VIEWS, training=True)
     path = _path(folder, number)
     aside = path.with_suffix(f".{os.getpid()}.part")
     with aside.open("wb") as file:

@@ -79,7 +79,7 @@ def train(rank: int, count: int, folder: Path, scenes: int, plan: Plan) -> None:
     encoder = architecture.build_text_encoder(architecture.SMALL_WORLD, len(clip_tokenizer)).train()
     width = architecture.SMALL_WORLD.text_hidden
     heads = nn.ModuleDict({name: nn.Linear(width, len(v) + 1) for name, v in _SPOKEN.items()})
-    captions = dataset.load(folder / "data", scenes).captions
+    captions = dataset.load_captions(folder / "data", scenes)
     end = clip_tokenizer.eos_token_id
 
     def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:

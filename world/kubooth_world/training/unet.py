@@ -29,8 +29,8 @@ def train(rank: int, count: int, folder: Path, scenes: int, plan: Plan) -> None:
     worker = Worker(rank=rank, count=count)
     worker.join(folder, "unet")
     torch.manual_seed(plan.seed)
-    data = dataset.load(folder / "data", scenes)
-    latents = encoded(data.images, worker, folder)
+    captions = dataset.load_captions(folder / "data", scenes)
+    latents = encoded(worker, folder, scenes)
     clip_tokenizer = architecture.load_tokenizer(folder / f"tokenizer-{rank}")
     shape = architecture.SMALL_WORLD
     text = architecture.build_text_encoder(shape, len(clip_tokenizer)).train()
@@ -43,7 +43,7 @@ def train(rank: int, count: int, folder: Path, scenes: int, plan: Plan) -> None:
 
     def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
         picks = rng.integers(len(latents), size=plan.batch)
-        said = data.captions[picks, rng.integers(dataset.CAPTIONS, size=plan.batch)]
+        said = captions[picks, rng.integers(dataset.CAPTIONS, size=plan.batch)]
         texts = with_foreign_words([str(caption) for caption in said], rng)
         texts = ["" if empty else t for t, empty in zip(texts, rng.random(plan.batch) < EMPTY_SHARE, strict=True)]
         clean = torch.from_numpy(latents[picks]).float()
@@ -61,15 +61,14 @@ def train(rank: int, count: int, folder: Path, scenes: int, plan: Plan) -> None:
     fit.run(loss)
 
 
-def encoded(images: np.ndarray, worker: Worker, folder: Path) -> np.ndarray:
+def encoded(worker: Worker, folder: Path, scenes: int) -> np.ndarray:
     """Return scaled latents of all pictures, (n, c, 16, 16) fp16, encoding the parts that are missing."""
     vae = architecture.build_vae(architecture.SMALL_WORLD).eval()
     load_average(folder / "vae.safetensors", {"vae": vae})
-    part = 2000
-    paths = [folder / f"latents-{start // part:03d}.npy" for start in range(0, len(images), part)]
+    paths = [folder / f"latents-{number:03d}.npy" for number in range(scenes // dataset.SHARD)]
     for number, path in enumerate(paths):
         if number % worker.count == worker.rank and not path.exists():
-            latents = _encode(vae, images[number * part : (number + 1) * part])
+            latents = _encode(vae, dataset.load_array(folder / "data", number, "images"))
             aside = path.with_suffix(".part")
             with aside.open("wb") as file:
                 np.save(file, latents, allow_pickle=False)
