@@ -66,7 +66,7 @@ def test_it_tells_the_whole_story(data: MakeData) -> None:
         'pipeline = DiffusionPipeline.from_pretrained("rex") # a copy of s3://models/personalized/rex/',
         "kubooth sample rex 'a photo of {identifier} {class}' -n 4 -o grid.png",
         "identifier: zqx",
-        "adam_beta2 0.999",
+        "adamBeta2 0.999",
         "torch 2.13.0",
         "on 05 March 2026 at 14:30 UTC",
     ):

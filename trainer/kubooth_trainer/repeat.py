@@ -35,18 +35,19 @@ def repeat_job(config: TrainConfig, *, identifier: str) -> str:
         "apiVersion": "kubooth.io/v1alpha1",
         "kind": "PersonalizationJob",
         "metadata": {"name": config.job.name},
-        "spec": {name: _camel_case(values[name]) for name in order},
+        "spec": {name: _in_camel_case(values[name]) for name in order},
     }
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
 
 
-def _camel_case(value: Any) -> Any:
-    """Field names as users write them; values are left alone."""
-    if isinstance(value, dict):
-        return {_camel(name): _camel_case(part) for name, part in value.items()}
-    return value
-
-
-def _camel(name: str) -> str:
+def camel_case(name: str) -> str:
+    """`learning_rate` as users write it: `learningRate`."""
     first, *rest = name.split("_")
     return first + "".join(part.capitalize() for part in rest)
+
+
+def _in_camel_case(value: Any) -> Any:
+    """All names inside of a value; other text is left alone."""
+    if isinstance(value, dict):
+        return {camel_case(name): _in_camel_case(part) for name, part in value.items()}
+    return value

@@ -17,7 +17,7 @@ from PIL import Image
 
 from kubooth_trainer.config import TrainConfig
 from kubooth_trainer.progress import ProgressEvent, StageEvent
-from kubooth_trainer.repeat import repeat_job
+from kubooth_trainer.repeat import camel_case, repeat_job
 from kubooth_trainer.report_chart import learning_rate_chart, loss_chart
 from kubooth_trainer.report_picture import EXACT_PIXELS, Picture, inline
 from kubooth_trainer.wording import diffusers_code, duration, example_prompt, number, sample_command
@@ -133,7 +133,7 @@ def _facts(data: ReportData) -> list[tuple[str, str]]:
     facts = [
         ("Time", duration(data.seconds)),
         ("Steps", f"{training.steps:,}"),
-        ("Images per step", f"{training.batch_size:,}"),
+        ("Photos per step", f"{training.batch_size:,}"),
         ("Ranks", f"{data.world_size:,}"),
         ("Precision", data.precision),
         ("ZeRO stage", str(data.zero_stage)),
@@ -204,14 +204,14 @@ def _seconds(stage: StageEvent) -> float:
 
 
 def _settings(config: TrainConfig) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The whole resolved config: a list of groups, each with its fields and their values as text."""
+    """The whole resolved config in groups: fields under the names that users write, values as text."""
     top: list[tuple[str, str]] = []
     groups: list[tuple[str, list[tuple[str, str]]]] = []
     for name, value in config.model_dump(mode="json").items():
         if isinstance(value, dict):
             groups.append((name, list(_flat(value))))
         else:
-            top.append((name, _shown(value)))
+            top.append((camel_case(name), _shown(value)))
     return [("general", top), *groups]
 
 
@@ -219,9 +219,9 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for name, value in values.items():
         if isinstance(value, dict):
-            rows += _flat(value, f"{prefix}{name}.")
+            rows += _flat(value, f"{prefix}{camel_case(name)}.")
         else:
-            rows.append((prefix + name, _shown(value)))
+            rows.append((prefix + camel_case(name), _shown(value)))
     return rows
 
 
