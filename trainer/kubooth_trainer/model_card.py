@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 import yaml
 
 from kubooth_trainer.config import TrainConfig
+from kubooth_trainer.figures import duration, number
 from kubooth_trainer.report import ReportData
-from kubooth_trainer.wording import diffusers_code, duration, example_prompt, number
+from kubooth_trainer.wording import diffusers_code, example_prompt
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|<>~$&])")
 

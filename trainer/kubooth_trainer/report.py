@@ -16,11 +16,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from kubooth_trainer.config import TrainConfig
+from kubooth_trainer.figures import duration, number
 from kubooth_trainer.progress import ProgressEvent, StageEvent
 from kubooth_trainer.repeat import camel_case, repeat_job
 from kubooth_trainer.report_chart import learning_rate_chart, loss_chart
 from kubooth_trainer.report_picture import EXACT_PIXELS, Picture, inline
-from kubooth_trainer.wording import diffusers_code, duration, example_prompt, number, sample_command
+from kubooth_trainer.wording import diffusers_code, example_prompt, sample_command
 
 MOST_PHOTOS = 12
 MOST_CLASS_IMAGES = 12

@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kubooth_trainer.figures import number
 from kubooth_trainer.progress import ProgressEvent
-from kubooth_trainer.wording import number
 
 MOST_POINTS = 400
 TABLE_ROWS = 10
