@@ -152,3 +152,30 @@ def test_catalogue_names_come_from_the_bundled_package(monkeypatch: pytest.Monke
     assert find_model("small-world", {}).path == base
     with pytest.raises(ModelError, match=r"small-wrld: no such folder, file or bundled model \(bundled: small-world\)"):
         find_model("small-wrld", {})
+
+
+def test_a_model_in_a_bucket_is_fetched_once(s3: Any, output: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint)
+    for path in output.rglob("*"):
+        if path.is_file():
+            s3.put(f"rex/{path.relative_to(output).as_posix()}", path.read_bytes())
+    s3.put("rex/report.html", b"not needed here")
+    moved: list[tuple[int, int]] = []
+    cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    model = find_model(s3.uri("rex/"), cache, lambda done, total: moved.append((done, total)))
+    assert model.path.is_relative_to(tmp_path / "cache" / "kubooth" / "models")
+    assert model.fill("a {identifier} {class}") == "a sks dog"
+    assert (model.path / "unet" / "config.json").is_file()
+    assert not (model.path / "report.html").exists()
+    assert moved[-1][0] == moved[-1][1] > 0
+    weights = model.path / "unet" / "diffusion_pytorch_model.safetensors"
+    before = weights.stat().st_ino
+    assert find_model(s3.uri("rex"), cache).path == model.path
+    assert weights.stat().st_ino == before
+
+
+def test_nothing_in_a_bucket_is_said(s3: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint)
+    done = sample(s3.uri("nowhere/"), "a dog")
+    assert done.exit_code == 2
+    assert done.stderr == f"error: {s3.uri('nowhere/')}: there is nothing at this location: check the URI\n"
