@@ -18,8 +18,7 @@ from kubooth_cli.state import RunState
 from kubooth_cli.supervise import Supervisor, log_lines
 from kubooth_trainer.progress import Event
 
-# -P: the current folder must not be importable from (a torch.py beside someone's job.yaml)
-LAUNCHER: tuple[str, ...] = (sys.executable, "-P", "-m", "kubooth_trainer.launcher")
+LAUNCHER: tuple[str, ...] = (sys.executable, "-m", "kubooth_trainer.launcher")
 
 
 def run_launcher(
@@ -58,6 +57,7 @@ def trainer_environment(devices: Devices, inherited: Mapping[str, str]) -> dict[
     """The environment of the launcher: ours, with the threads of each CPU rank, and unbuffered output."""
     environment = dict(inherited)
     environment["PYTHONUNBUFFERED"] = "1"
+    environment["PYTHONSAFEPATH"] = "1"  # nothing is imported from the current folder (a torch.py beside a job)
     if devices.threads_per_rank is not None:
         environment["OMP_NUM_THREADS"] = str(devices.threads_per_rank)
     return environment

@@ -172,7 +172,7 @@ def worker(config: dict[str, Any], _: str) -> int:
 
 
 def environment(config: dict[str, Any], _: str) -> int:
-    for name in ("OMP_NUM_THREADS", "PYTHONUNBUFFERED"):
+    for name in ("OMP_NUM_THREADS", "PYTHONSAFEPATH", "PYTHONUNBUFFERED"):
         emit("info", key=name, value=os.environ.get(name, ""))
     emit("info", key="arguments", value=" ".join(sys.argv[4:]))
     emit("info", key="leads its session", value=str(os.getsid(0) == os.getpid()))

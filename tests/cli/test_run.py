@@ -110,6 +110,7 @@ def test_what_the_launcher_is_given(kubooth: Any) -> None:
     threads = max(1, len(os.sched_getaffinity(0)) // 2)
     assert f"OMP_NUM_THREADS: {threads}" in lines
     assert "PYTHONUNBUFFERED: 1" in lines
+    assert "PYTHONSAFEPATH: 1" in lines  # a torch.py beside the job is not the trainer's
     assert "arguments: --die-with-parent" in lines
     assert "leads its session: True" in lines
     config = json.loads((kubooth.workdir / "config.json").read_text())
