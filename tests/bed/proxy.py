@@ -23,7 +23,7 @@ class Fault:
     answer: tuple[int, str] | None = None  # status and S3 error code, without asking the server
     cut_after: int | None = None  # bytes of the answer that pass before the connection is closed
     silent: bool = False  # the request is read and never answered
-    before: Callable[[], None] | None = None  # called before the request is passed on
+    before: Callable[[], object] | None = None  # called before the request is passed on
     lose_answer: bool = False  # the server does its work, the client hears nothing of it
 
 

@@ -85,7 +85,7 @@ def s3_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 @pytest.fixture
 def s3(s3_server: str, s3_credentials: None) -> Iterator[S3]:
     """A fresh bucket, with the owner's credentials in the environment."""
-    client = boto3.client(
+    client = boto3.Session().client(
         "s3", endpoint_url=s3_server, region_name=REGION, config=Config(s3={"addressing_style": "path"})
     )
     bucket = f"bed-{os.getpid()}-{next(_numbers)}"

@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from bed.proxy import Fault, proxied
 
 from kubooth_trainer.errors import StorageDeniedError
-from kubooth_trainer.storage import PreconditionFailedError, Upload
+from kubooth_trainer.storage import PreconditionFailedError, Storage, Upload
 
 LARGE = 20_000_003  # bytes: three parts
 
@@ -164,13 +165,32 @@ def test_delete_tree(place) -> None:
     assert place.names() == []
 
 
-def test_a_listener_that_fails_stops_the_transfer(place, tmp_path: Path) -> None:
-    class StopError(Exception):
-        pass
+class StopError(Exception):
+    """What a listener may raise, for example because the process was told to stop."""
 
+
+def test_a_listener_that_fails_ends_the_call(place, tmp_path: Path) -> None:
     def on_progress(done: int, total: int) -> None:
         raise StopError
 
     (tmp_path / "file").write_bytes(b"x")
     with pytest.raises(StopError):
         place.storage.upload_tree(tmp_path, place.uri, names=["file"], on_progress=on_progress)
+
+
+def test_a_stopped_upload_leaves_nothing_behind(s3, tmp_path: Path) -> None:
+    told_to_stop = threading.Event()
+
+    def on_progress(done: int, total: int) -> None:
+        told_to_stop.set()
+        raise StopError
+
+    (tmp_path / "large").write_bytes(os.urandom(8 * 8 << 20))
+    with proxied(s3.endpoint) as proxy:
+        proxy.faults.append(Fault("PUT", times=8, before=lambda: told_to_stop.wait(60)))
+        with pytest.raises(StopError):
+            Storage(s3.behind(proxy.endpoint)).upload_tree(
+                tmp_path, s3.uri("x"), names=["large"], on_progress=on_progress
+            )
+    assert s3.keys() == []
+    assert s3.client.list_multipart_uploads(Bucket=s3.bucket).get("Uploads", []) == []

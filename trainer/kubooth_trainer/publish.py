@@ -2,8 +2,8 @@
 
 `main` calls `check_output` before any work and `publish` at the end; both may be repeated after a kill at any
 instant. A claim (`kubooth-job.json`) says whose the place is and which attempt writes. Every write and delete is
-conditional on what was listed while the claim was seen to be ours: an attempt that was cut off and replaced can
-therefore never change what its successor has written, however late its requests arrive.
+conditional on what was listed just before the claim was seen to be ours: an attempt that was cut off and replaced
+can therefore never change what its successor has written, however late its requests arrive.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def verify(storage: Storage, uri: str) -> list[str]:
             faults.append(f"{entry.uri}: has {entry.size} bytes where the manifest says {file.size}")
         elif storage.sha256(entry.uri) != file.sha256:
             faults.append(f"{entry.uri}: its content differs from the manifest's SHA-256")
-    extra = sorted(set(found) - {CLAIM, MANIFEST})
+    extra = sorted(found.keys() - {CLAIM, MANIFEST})
     return faults + [f"{found[name].uri}: is not in the manifest" for name in extra]
 
 
@@ -228,10 +228,9 @@ def _fill(destination: Destination, folder: Path, manifest: Manifest, on_progres
 
 def _describe(folder: Path) -> Iterator[ManifestFile]:
     try:
-        for path in sorted(folder.rglob("*")):
-            if not path.is_file():
-                continue
-            name = path.relative_to(folder).as_posix()
+        names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        for name in names:
+            path = folder / name
             assert name not in (CLAIM, MANIFEST), f"{name} is not for the caller to write"
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -27,9 +27,9 @@ _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 _MAY_PASS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.EMFILE, errno.ENFILE)
 
 
-def os_failure(error: OSError, what: str) -> KuboothError:
-    """The failure that `error` on the file or URI `what` means to a person."""
-    where = os.fspath(error.filename) if isinstance(error.filename, str) else what
+def os_failure(error: OSError, what: str, folder: Path | None = None) -> KuboothError:
+    """The failure that `error` on the file or URI `what`, written to `folder`, means to a person."""
+    where = folder or error.filename or what
     if error.errno in _NO_ROOM:
         return DiskFullError(f"{where}: no room left on this disk: free some space, then the same job goes on")
     if error.errno in _MAY_PASS:
@@ -116,7 +116,7 @@ class FileBackend:
     ) -> None:
         path = location.path
         temporary = path.parent / f".{path.name[:200]}.{secrets.token_hex(4)}.part"
-        with _explained(location.uri, temporary):
+        with _explained(location.uri, path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with temporary.open("xb") as file:
@@ -137,13 +137,11 @@ class FileBackend:
 
 
 @contextlib.contextmanager
-def _explained(uri: str, path: Path | None = None) -> Iterator[None]:
+def _explained(uri: str, folder: Path | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_ROOM and path is not None:
-            error.filename = str(path.parent)
-        raise os_failure(error, uri) from error
+        raise os_failure(error, uri, folder) from error
 
 
 def _raise(error: OSError) -> None:

@@ -18,6 +18,10 @@ class PreconditionFailedError(Exception):
     """A conditional write or delete found another state than the one it was made for. Nothing was changed."""
 
 
+class TransferStoppedError(Exception):
+    """Raised by `advance` when the transfer is no longer wanted, because another file failed."""
+
+
 @dataclass(frozen=True)
 class Location:
     """A URI taken apart. For `file`, `bucket` is empty and `key` is an absolute path; neither ends in a slash."""

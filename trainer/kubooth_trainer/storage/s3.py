@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from kubooth_trainer.config import StorageConfig
 from kubooth_trainer.errors import ConfigError
-from kubooth_trainer.storage.location import Entry, Location, PreconditionFailedError, Upload
+from kubooth_trainer.storage.files import os_failure
+from kubooth_trainer.storage.location import Entry, Location, PreconditionFailedError, TransferStoppedError, Upload
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -59,7 +60,7 @@ class S3Backend:
         self._patience = patience
         self._conditions: dict[tuple[str, str], dict[str, str]] = {}
         try:
-            self._client: S3Client = boto3.client(
+            self._client: S3Client = boto3.Session().client(
                 "s3",
                 endpoint_url=endpoint,
                 region_name=config.region,
@@ -138,7 +139,7 @@ class S3Backend:
                     raise
 
     def download(self, location: Location, path: Path, advance: Callable[[int], None]) -> None:
-        with self._explained(location):
+        with self._explained(location, folder=path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
             with self._submitting:
                 transfer = self._transfers.download(
@@ -232,17 +233,21 @@ class S3Backend:
             raise _OutOfPatienceError
 
     @contextlib.contextmanager
-    def _explained(self, location: Location, condition: str | None = None) -> Iterator[None]:
+    def _explained(
+        self, location: Location, condition: str | None = None, folder: Path | None = None
+    ) -> Iterator[None]:
         from kubooth_trainer.storage import s3_errors
 
         try:
             yield
         except _OutOfPatienceError as error:
             raise s3_errors.unreachable(location.uri, self._endpoint) from error
-        except (*s3_errors.CAUGHT, OSError) as error:
+        except s3_errors.CAUGHT as error:
             if condition is not None and s3_errors.is_missing_key(error):
                 raise PreconditionFailedError(location.uri) from error
             raise s3_errors.s3_failure(error, location.uri, self._endpoint) from error
+        except OSError as error:
+            raise os_failure(error, location.uri, folder) from error
 
 
 class _OutOfPatienceError(Exception):
@@ -254,7 +259,10 @@ def _advancing(advance: Callable[[int], None]) -> Any:
 
     class Advancing(BaseSubscriber):
         def on_progress(self, future: TransferFuture, bytes_transferred: int, **_: Any) -> None:
-            advance(bytes_transferred)
+            try:
+                advance(bytes_transferred)
+            except TransferStoppedError:
+                future.cancel()  # raising here would leave the file open
 
     return Advancing()
 

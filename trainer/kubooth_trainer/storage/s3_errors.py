@@ -5,13 +5,10 @@ No message quotes what a server said beyond its error code, nor an endpoint's us
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from botocore import exceptions as boto
 from s3transfer.exceptions import RetriesExceededError, S3DownloadFailedError
 
 from kubooth_trainer.errors import ConfigError, KuboothError, StorageDeniedError, StorageUnavailableError
-from kubooth_trainer.storage.files import os_failure
 from kubooth_trainer.storage.location import PreconditionFailedError
 
 _MISSING_BUCKET = {"NoSuchBucket"}
@@ -45,9 +42,10 @@ CAUGHT = (boto.BotoCoreError, boto.ClientError, RetriesExceededError, S3Download
 
 
 def shown(endpoint: str) -> str:
-    """An endpoint's URL without a user part."""
-    parts = urlsplit(endpoint)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    """An endpoint's URL without a user part. It need not be a valid one."""
+    scheme, mark, rest = endpoint.rpartition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}"
 
 
 def s3_failure(error: Exception, uri: str, endpoint: str) -> KuboothError | PreconditionFailedError:
@@ -67,8 +65,6 @@ def s3_failure(error: Exception, uri: str, endpoint: str) -> KuboothError | Prec
         )
     if isinstance(error, boto.ParamValidationError):
         return ConfigError(f"{uri}: is not a valid S3 location: check the bucket's name and the key")
-    if isinstance(error, OSError):
-        return os_failure(error, uri)
     return StorageDeniedError(f"{uri}: cannot be used ({type(error).__name__}): check the URI and storage settings")
 
 
@@ -98,14 +94,15 @@ def _answered(error: boto.ClientError, uri: str, endpoint: str) -> KuboothError 
             "AWS_SECRET_ACCESS_KEY and whether they have expired"
         )
     if code in _MISSING_KEY:
-        return StorageDeniedError(f"{uri}: there is no such object: check the URI")
+        what = "bucket or object" if code == "404" else "object"  # answers to HEAD do not say which
+        return StorageDeniedError(f"{uri}: there is no such {what}: check the URI")
     if code == "RequestTimeTooSkewed":
         return StorageDeniedError(f"{uri}: {endpoint} refuses because this machine's clock is off: set the clock")
     if code in _WRONG_REGION:
         return StorageDeniedError(f"{uri}: the bucket is in another region ({code}): set storage.region to it")
     if code in _DENIED:
         return StorageDeniedError(
-            f"{uri}: access denied: the S3 credentials have no right to {error.operation_name} here: "
+            f"{uri}: access denied: the S3 credentials have no right to {error.operation_name} here, or are wrong: "
             "ask the bucket's owner or use others"
         )
     if status >= 500 or status == 429 or code in _BUSY:

@@ -17,6 +17,7 @@ from kubooth_trainer.storage.location import (
     Entry,
     Location,
     Progress,
+    TransferStoppedError,
     Upload,
     checked_name,
     join,
@@ -121,7 +122,7 @@ class Storage:
 
     def upload_all(self, uploads: Sequence[Upload], *, on_progress: Progress | None = None) -> None:
         """Sends files in parallel. Raises PreconditionFailedError when one's condition does not hold."""
-        total = sum(upload.path.stat().st_size for upload in uploads)
+        total = sum(_size(upload.path) for upload in uploads)
         tally = _Tally(0, total, on_progress)
 
         def send(upload: Upload) -> None:
@@ -166,10 +167,6 @@ class Storage:
             return self._backends[location.scheme], location
 
 
-class _StoppedError(Exception):
-    """Another file failed: this transfer ends at its next chunk."""
-
-
 class _Tally:
     """Bytes moved by all threads. The report to the caller is made by the caller's own thread."""
 
@@ -183,7 +180,7 @@ class _Tally:
     def advance(self, moved: int) -> None:
         """Called by the transfers; `moved` is negative where a part starts again."""
         if self.stopped:
-            raise _StoppedError
+            raise TransferStoppedError
         with self._lock:
             self._done += moved
 
@@ -216,6 +213,13 @@ def _is_current(path: Path, entry: Entry) -> bool:
     except OSError:
         return False
     return stat.st_size == entry.size and stat.st_mtime == entry.modified
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise os_failure(error, str(path)) from error
 
 
 def _keep_only(folder: Path, wanted: set[Path]) -> None:
