@@ -125,6 +125,7 @@ class Checkpoints:
             }
             self._publish(folder, uri, files, json.dumps(manifest, indent=1).encode())
             self._drop_old()
+        self._world.barrier()  # so that every rank finds it from here on
         return uri
 
     def newest(self, warn: Callable[[str], None]) -> Checkpoint | None:

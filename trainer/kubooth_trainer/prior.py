@@ -51,7 +51,7 @@ def drop_damaged(folder: Path, count: int) -> int:
         if path.exists():
             try:
                 with Image.open(path) as image:
-                    image.load()
+                    image.verify()  # checks every chunk's CRC
             except (OSError, SyntaxError):
                 path.unlink()
                 dropped += 1

@@ -204,6 +204,7 @@ def _fill(destination: Destination, folder: Path, manifest: Manifest, on_progres
 
     if standing and standing.files == manifest.files and standing.job.is_same_job(manifest.job):
         return standing
+    storage.clear_unfinished(uri)
     if MANIFEST in found:  # from here on the output is not whole
         storage.delete_version(found[MANIFEST].uri, found[MANIFEST].version)
     wanted = {file.name for file in manifest.files}

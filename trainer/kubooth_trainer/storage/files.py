@@ -7,6 +7,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from kubooth_trainer.errors import (
 )
 from kubooth_trainer.storage.location import Entry, Location, PreconditionFailedError, Upload
 
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.part")  # a file that has not got its name yet
 _CHUNK_BYTES = 1 << 20
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -53,6 +55,8 @@ class FileBackend:
             for folder, folders, names in os.walk(root, onerror=_raise):
                 folders.sort()
                 for name in names:
+                    if _UNFINISHED.fullmatch(name):
+                        continue
                     path = Path(folder, name)
                     relative = path.relative_to(root).as_posix()
                     # What vanished since the listing is not listed.
@@ -87,7 +91,7 @@ class FileBackend:
         self._place(location, fill, if_absent=upload.only_if_absent, if_version=upload.only_if_version)
 
     def recorded_sha256(self, location: Location) -> str | None:
-        return self.sha256(location)
+        return self.sha256(location) if self.exists(location) else None
 
     def sha256(self, location: Location) -> str:
         with _explained(location.uri), location.path.open("rb") as file:
@@ -111,6 +115,12 @@ class FileBackend:
             else:
                 location.path.unlink(missing_ok=True)
 
+    def clear_unfinished(self, location: Location) -> None:
+        with _explained(location.uri):
+            for path in location.path.rglob("*.part"):
+                if _UNFINISHED.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
+
     def _place(
         self, location: Location, fill: Callable[[BinaryIO], None], *, if_absent: bool, if_version: str | None
     ) -> None:
@@ -123,14 +133,7 @@ class FileBackend:
                     fill(file)
                     file.flush()
                     os.fsync(file.fileno())
-                if if_absent:
-                    _link(temporary, location)
-                elif if_version is not None:
-                    with _locked(path.parent):
-                        _require_version(location, if_version)
-                        temporary.replace(path)
-                else:
-                    temporary.replace(path)
+                _give_name(temporary, location, if_absent=if_absent, if_version=if_version)
             finally:
                 temporary.unlink(missing_ok=True)
             _sync_folder(path.parent)
@@ -165,6 +168,23 @@ def _require_version(location: Location, version: str) -> None:
         found = None
     if found != version:
         raise PreconditionFailedError(location.uri)
+
+
+def _give_name(temporary: Path, location: Location, *, if_absent: bool, if_version: str | None) -> None:
+    try:
+        if if_absent:
+            _link(temporary, location)
+        elif if_version is not None:
+            with _locked(location.path.parent):
+                _require_version(location, if_version)
+                temporary.replace(location.path)
+        else:
+            temporary.replace(location.path)
+    except FileNotFoundError:
+        # Whoever owns the folder now has cleared our unfinished file away.
+        if temporary.exists() or not (if_absent or if_version is not None):
+            raise
+        raise PreconditionFailedError(location.uri) from None
 
 
 def _link(temporary: Path, location: Location) -> None:

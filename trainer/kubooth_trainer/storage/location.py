@@ -92,6 +92,8 @@ class Backend(Protocol):
 
     def delete_tree(self, location: Location) -> None: ...
 
+    def clear_unfinished(self, location: Location) -> None: ...
+
 
 def parse(uri: str) -> Location:
     """Takes a URI apart. Raises ConfigError for another scheme, a relative path, or `.` and `..` in it.

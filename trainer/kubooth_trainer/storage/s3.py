@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kubooth_trainer.config import StorageConfig
-from kubooth_trainer.errors import ConfigError
+from kubooth_trainer.errors import ConfigError, StorageDeniedError
 from kubooth_trainer.storage.files import os_failure
 from kubooth_trainer.storage.location import Entry, Location, PreconditionFailedError, TransferStoppedError, Upload
 
@@ -130,7 +130,7 @@ class S3Backend:
     def write(self, location: Location, data: bytes, *, if_absent: bool, if_version: str | None) -> None:
         request: PutObjectRequestTypeDef = {"Bucket": location.bucket, "Key": location.key, "Body": data}
         request.update(_condition(if_absent, if_version))  # type: ignore[typeddict-item]
-        with self._explained(location, if_version):
+        with self._explained(location, conditional=if_absent or if_version is not None):
             try:
                 self._client.put_object(**request)
             except self._client.exceptions.ClientError as error:
@@ -150,7 +150,8 @@ class S3Backend:
     def upload(self, upload: Upload, location: Location, advance: Callable[[int], None]) -> None:
         where = (location.bucket, location.key)
         self._conditions[where] = _condition(upload.only_if_absent, upload.only_if_version)
-        with self._explained(location, upload.only_if_version):
+        conditional = upload.only_if_absent or upload.only_if_version is not None
+        with self._explained(location, conditional=conditional):
             try:
                 with self._submitting:
                     transfer = self._transfers.upload(
@@ -184,7 +185,7 @@ class S3Backend:
 
     def delete_version(self, location: Location, version: str) -> None:
         try:
-            with self._explained(location, version):
+            with self._explained(location, conditional=True):
                 self._client.delete_object(Bucket=location.bucket, Key=location.key, IfMatch=version)
         except PreconditionFailedError:
             if self.exists(location):
@@ -194,6 +195,17 @@ class S3Backend:
         with self._explained(location):
             keys = [item["Key"] for item in self._objects(location)]
         self._delete_keys(location.bucket, [*keys, location.key] if location.key else keys)
+
+    def clear_unfinished(self, location: Location) -> None:
+        # Needs rights that a writer may lack (ListBucketMultipartUploads, AbortMultipartUpload): then they stay.
+        with contextlib.suppress(StorageDeniedError), self._explained(location):
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=location.bucket, Prefix=f"{location.key}/"
+            )
+            for upload in [upload for page in pages for upload in page.get("Uploads", [])]:
+                self._client.abort_multipart_upload(
+                    Bucket=location.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                )
 
     def _objects(self, location: Location) -> Iterator[Any]:
         prefix = f"{location.key}/" if location.key else ""
@@ -234,7 +246,7 @@ class S3Backend:
 
     @contextlib.contextmanager
     def _explained(
-        self, location: Location, condition: str | None = None, folder: Path | None = None
+        self, location: Location, *, conditional: bool = False, folder: Path | None = None
     ) -> Iterator[None]:
         from kubooth_trainer.storage import s3_errors
 
@@ -243,7 +255,7 @@ class S3Backend:
         except _OutOfPatienceError as error:
             raise s3_errors.unreachable(location.uri, self._endpoint) from error
         except s3_errors.CAUGHT as error:
-            if condition is not None and s3_errors.is_missing_key(error):
+            if conditional and s3_errors.is_gone(error):
                 raise PreconditionFailedError(location.uri) from error
             raise s3_errors.s3_failure(error, location.uri, self._endpoint) from error
         except OSError as error:

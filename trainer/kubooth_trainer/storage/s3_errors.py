@@ -12,7 +12,7 @@ from kubooth_trainer.errors import ConfigError, KuboothError, StorageDeniedError
 from kubooth_trainer.storage.location import PreconditionFailedError
 
 _MISSING_BUCKET = {"NoSuchBucket"}
-_MISSING_KEY = {"NoSuchKey", "404", "NotFound", "NoSuchUpload"}
+_MISSING_KEY = {"NoSuchKey", "404", "NotFound"}
 _DENIED = {"AccessDenied", "403", "AllAccessDisabled", "AccountProblem", "Forbidden"}
 _BAD_CREDENTIALS = {
     "InvalidAccessKeyId", "SignatureDoesNotMatch", "XAdminUserNotFound", "ExpiredToken", "InvalidToken",
@@ -27,7 +27,7 @@ _BUSY = {
     "SlowDown", "RequestTimeout", "RequestTimeoutException", "PriorRequestNotComplete", "Throttling",
     "ThrottlingException", "ThrottledException", "RequestThrottled", "RequestThrottledException",
     "TooManyRequestsException", "BandwidthLimitExceeded", "RequestLimitExceeded", "InternalError",
-    "ServiceUnavailable", "OperationAborted", "429",
+    "ServiceUnavailable", "OperationAborted", "NoSuchUpload", "429",
 }  # fmt: skip
 _NO_CREDENTIALS = (
     boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError, boto.ProfileNotFound,
@@ -68,9 +68,11 @@ def s3_failure(error: Exception, uri: str, endpoint: str) -> KuboothError | Prec
     return StorageDeniedError(f"{uri}: cannot be used ({type(error).__name__}): check the URI and storage settings")
 
 
-def is_missing_key(error: Exception) -> bool:
-    """Whether the object is not there: to a write that replaces a version, just another unmet condition."""
-    return isinstance(error, boto.ClientError) and error.response.get("Error", {}).get("Code") in _MISSING_KEY
+def is_gone(error: Exception) -> bool:
+    """Whether what was to be replaced or completed is not there: to a conditional write one more unmet condition."""
+    if not isinstance(error, boto.ClientError):
+        return False
+    return error.response.get("Error", {}).get("Code") in {*_MISSING_KEY, "NoSuchUpload"}
 
 
 def unreachable(uri: str, endpoint: str) -> StorageUnavailableError:

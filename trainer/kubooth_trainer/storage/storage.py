@@ -159,6 +159,11 @@ class Storage:
         backend, location = self._at(uri)
         backend.delete_tree(location)
 
+    def clear_unfinished(self, uri: str) -> None:
+        """Removes what writers that were killed left below a folder: unnamed files, unfinished multipart uploads."""
+        backend, location = self._at(uri)
+        backend.clear_unfinished(location)
+
     def _at(self, uri: str) -> tuple[Backend, Location]:
         location = parse(uri)
         with self._lock:

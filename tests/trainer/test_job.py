@@ -1,0 +1,227 @@
+"""Whole runs of the real launcher, torchrun and DeepSpeed on a tiny model: results, kills, stops, resumes."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from safetensors import safe_open
+from trainer.tiny_job import RUN_SECONDS, Launch, MakeConfig, Run, config_dict
+
+from kubooth_trainer.progress import CheckpointEvent, Event, InfoEvent, ProgressEvent, StageEvent
+from kubooth_trainer.prior import class_image_paths
+
+WEIGHTS = ("unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors")
+
+
+def trainer_pids(run: Run) -> list[int]:
+    """The training processes of a launcher, by its config file on their command line."""
+    config = str(run.process.args[run.process.args.index("--config") + 1])  # type: ignore[union-attr,index]
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                words = (folder / "cmdline").read_bytes().decode().split("\0")
+            except OSError:
+                continue
+            if "kubooth_trainer.main" in words and "torch.distributed.run" not in words and config in words:
+                found.append(int(folder.name))
+    return found
+
+
+def output_of(config: dict[str, Any]) -> Path:
+    return Path(config["output"]["uri"].removeprefix("file://"))
+
+
+def weights_of(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in WEIGHTS}
+
+
+def is_checkpoint(event: Event) -> bool:
+    return isinstance(event, CheckpointEvent)
+
+
+class Reference:
+    """One undisturbed run with one rank, that the others are compared with."""
+
+    def __init__(self, config: dict[str, Any], events: list[Event]) -> None:
+        self.output = output_of(config)
+        self.work = Path(config["workdir"])
+        self.events = events
+        self.weights = weights_of(self.output)
+
+
+@pytest.fixture(scope="module")
+def reference(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    folder = tmp_path_factory.mktemp("reference")
+    config = config_dict(tiny_model, photos, folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(config))
+    log = folder / "log.txt"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kubooth_trainer.launcher", "--config", str(path)],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        with process:
+            run = Run(process, log).finish()
+    assert run.result.model == config["output"]["uri"]
+    return Reference(config, run.events)
+
+
+def test_all_stages_are_told_in_order(reference: Reference) -> None:
+    finished = [e.stage for e in reference.events if isinstance(e, StageEvent) and e.state == "Succeeded"]
+    assert finished == ["Download", "Prior", "Prepare", "Train", "Evaluate", "Upload"]
+
+
+def test_the_output_is_whole(reference: Reference) -> None:
+    manifest = json.loads((reference.output / "manifest.json").read_text())
+    assert {file["name"] for file in manifest["files"]} >= {*WEIGHTS, "model_index.json", "report.html", "README.md"}
+    assert manifest["identifier"] == next(
+        e.value for e in reference.events if isinstance(e, InfoEvent) and e.key == "identifier"
+    )
+    assert set(manifest["timings"]) >= {"Download", "Prior", "Prepare", "Train", "Evaluate"}
+    assert not list(reference.output.rglob("*.bin"))
+
+
+def test_checkpoints_are_gone_once_the_manifest_stands(reference: Reference) -> None:
+    assert not list((reference.output.parent / "checkpoints").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_unet_and_text_encoder_both_differ_from_the_base(reference: Reference, tiny_model: Path, name: str) -> None:
+    with safe_open(reference.output / name, "pt") as after, safe_open(tiny_model / name, "pt") as before:
+        names = sorted(after.keys())
+        assert names == sorted(before.keys())
+        changed = [name for name in names if not after.get_tensor(name).equal(before.get_tensor(name))]
+    assert len(changed) > 0.9 * len(names)
+
+
+def test_plain_diffusers_loads_and_samples_it(reference: Reference) -> None:
+    code = (
+        "from diffusers import StableDiffusionPipeline as P; import sys; p = P.from_pretrained(sys.argv[1]); "
+        "print(p('a photo of a dog', num_inference_steps=1, height=32, width=32).images[0].size)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(reference.output)],
+        capture_output=True,
+        text=True,
+        timeout=RUN_SECONDS,
+        check=True,
+    )
+    assert done.stdout.strip() == "(32, 32)"
+
+
+def test_a_second_start_of_a_finished_job_does_nothing(
+    reference: Reference, launch: Launch, tiny_model: Path, photos: Path
+) -> None:
+    before = (reference.output / "manifest.json").read_bytes()
+    run = launch(config_dict(tiny_model, photos, reference.output.parent)).finish()
+    assert run.result.model == reference.output.as_uri()
+    assert {e.state for e in run.events if isinstance(e, StageEvent)} == {"Skipped"}
+    assert (reference.output / "manifest.json").read_bytes() == before
+
+
+def test_two_ranks_make_the_same_class_images_and_losses(
+    reference: Reference, launch: Launch, make_config: MakeConfig
+) -> None:
+    config = make_config(parallelism__devices_per_node=2, parallelism__zero_stage=2)
+    run = launch(config).finish()
+    assert run.result
+    (mine,) = (Path(config["workdir"]) / "prior").iterdir()
+    (theirs,) = (reference.work / "prior").iterdir()
+    for ours, other in zip(class_image_paths(mine, 6), class_image_paths(theirs, 6), strict=True):
+        assert ours.read_bytes() == other.read_bytes()
+    assert losses(run.events) == pytest.approx(losses(reference.events), abs=1e-4)
+
+
+def losses(events: list[Event]) -> dict[int, float]:
+    return {event.step: event.loss for event in events if isinstance(event, ProgressEvent)}
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_killed_in_training_the_same_command_ends_with_the_same_weights(
+    reference: Reference, launch: Launch, make_config: MakeConfig, ranks: int
+) -> None:
+    config = make_config(parallelism__devices_per_node=ranks, training__steps=10, checkpoints__every_steps=5)
+    run = launch(config)
+    run.until(is_checkpoint)
+    os.kill(trainer_pids(run)[-1], signal.SIGKILL)
+    killed = run.finish()
+    assert killed.code == 70
+    assert killed.failure.reason == "TrainerCrashed"
+    assert not trainer_pids(run)
+    resumed = launch(config).finish()
+    assert resumed.result
+    train = [e for e in resumed.events if isinstance(e, StageEvent) and e.stage == "Train"]
+    assert train[-1].note == "resumed at step 5"
+    assert losses(resumed.events) == pytest.approx({10: losses(reference.events)[10]}, abs=1e-4)
+    if ranks == 1:
+        assert weights_of(output_of(config)) == reference.weights
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(
+    reference: Reference, launch: Launch, make_config: MakeConfig
+) -> None:
+    config = make_config(checkpoints__every_steps=1000)
+    run = launch(config)
+    run.until(lambda event: isinstance(event, StageEvent) and event.stage == "Train" and event.state == "Running")
+    run.process.send_signal(signal.SIGTERM)
+    stopped = run.finish()
+    assert (stopped.code, stopped.failure.reason) == (143, "Stopped")
+    saved = [event.step for event in stopped.events if isinstance(event, CheckpointEvent)]
+    assert saved == [5]
+    assert launch(config).finish().result
+    assert weights_of(output_of(config)) == reference.weights
+
+
+def test_the_launcher_killed_leaves_no_process(launch: Launch, make_config: MakeConfig) -> None:
+    run = launch(make_config())
+    run.until(is_checkpoint)
+    pids = trainer_pids(run)
+    assert pids
+    watched = [os.pidfd_open(pid) for pid in pids]
+    run.process.kill()
+    for descriptor in watched:
+        assert select.select([descriptor], [], [], RUN_SECONDS)[0]
+        os.close(descriptor)
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(
+    launch: Launch, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    first = launch(make_config(training__steps=20, checkpoints__every_steps=5))
+    first.until(is_checkpoint)
+    first.process.send_signal(signal.SIGTERM)
+    first.finish()
+    run = launch(make_config(training__steps=20, training__learning_rate=1e30, training__max_grad_norm=0.0)).finish()
+    assert (run.code, run.failure.reason) == (2, "NumericalError")
+    assert "step" in run.failure.message
+    assert not (tmp_path / "output").exists()
+    assert list((tmp_path / "checkpoints").rglob("checkpoint.json"))
+
+
+def test_damaged_class_images_are_made_again(launch: Launch, make_config: MakeConfig, reference: Reference) -> None:
+    config = make_config()
+    run = launch(config)
+    run.until(lambda event: isinstance(event, StageEvent) and event.stage == "Train" and event.state == "Running")
+    run.process.send_signal(signal.SIGTERM)
+    run.finish()
+    (folder,) = (Path(config["workdir"]) / "prior").iterdir()
+    victim = class_image_paths(folder, 6)[3]
+    victim.write_bytes(victim.read_bytes()[:-20])
+    again = launch(config).finish()
+    assert any("damaged" in getattr(event, "message", "") for event in again.events)
+    assert Image.open(victim).size == (32, 32)
+    assert weights_of(output_of(config)) == reference.weights
