@@ -16,8 +16,8 @@ from PIL import Image
 from safetensors import safe_open
 from trainer.tiny_job import RUN_SECONDS, Launch, MakeConfig, Run, config_dict
 
-from kubooth_trainer.progress import CheckpointEvent, Event, InfoEvent, ProgressEvent, StageEvent
 from kubooth_trainer.prior import class_image_paths
+from kubooth_trainer.progress import CheckpointEvent, Event, InfoEvent, ProgressEvent, StageEvent
 
 WEIGHTS = ("unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors")
 

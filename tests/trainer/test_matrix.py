@@ -98,9 +98,7 @@ def test_losses_agree_over_ranks_and_stages(matrix: Matrix, ranks: int, stage: i
 
 
 @pytest.mark.parametrize(("source", "target"), RESUMES, ids=lambda pair: name_of(*pair))
-def test_resumed_losses_equal_the_undisturbed(
-    matrix: Matrix, source: tuple[int, int], target: tuple[int, int]
-) -> None:
+def test_resumed_losses_equal_the_undisturbed(matrix: Matrix, source: tuple[int, int], target: tuple[int, int]) -> None:
     resumed = matrix.losses(resume_name(source, target))
     undisturbed = matrix.losses(name_of(1, 0))
     late = range(11, STEPS + 1)

@@ -59,9 +59,7 @@ class Checkpoint:
         """Puts the state into an engine of any world size and stage. Collective."""
         if ema is not None:
             self._with("ema", lambda read: ema.restore(read))
-        files = {
-            kind: safe_open(self.folder / f"{kind}.safetensors", framework="pt") for kind in ("weights", *MOMENTS)
-        }
+        files = {kind: safe_open(self.folder / f"{kind}.safetensors", framework="pt") for kind in ("weights", *MOMENTS)}
         with files["weights"] as weights, files["exp_avg"] as first, files["exp_avg_sq"] as second:
             opened = {"weights": weights, "exp_avg": first, "exp_avg_sq": second}
             state.restore(step=self.step, read=lambda kind, name: opened[kind].get_tensor(name))
@@ -86,7 +84,10 @@ class Checkpoints:
         self._world = world
 
     def save(self, step: int, state: EngineState, ema: Ema | None, *, history: list[dict[str, Any]]) -> str:
-        """Writes the state after `step` steps, with the losses so far; returns its URI. Collective. NumericalError where it is not finite."""
+        """Writes the state after `step` steps, with the losses so far; returns its URI.
+
+        Collective. Raises NumericalError, and keeps nothing, where the state is not finite.
+        """
         folder = self._scratch / f"step-{step:06d}"
         uri = self._uri(f"attempt-{self._attempt}/step-{step:06d}")
         if self._world.is_main:

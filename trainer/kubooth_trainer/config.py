@@ -18,8 +18,8 @@ from kubooth_trainer.errors import ConfigError
 
 CONFIG_VERSION = 1
 
-STAGES = ("Download", "Prior", "Prepare", "Train", "Evaluate", "Upload")
 StageName = Literal["Download", "Prior", "Prepare", "Train", "Evaluate", "Upload"]
+STAGES: tuple[StageName, ...] = ("Download", "Prior", "Prepare", "Train", "Evaluate", "Upload")
 
 Precision = Literal["Auto", "FP32", "BF16"]
 Switch = Literal["Auto", "Enabled", "Disabled"]

@@ -120,7 +120,7 @@ class EngineState:
         self._set(parameter, None, value)
         with torch.no_grad():
             if self._stage == 3:
-                working: torch.Tensor = parameter.ds_tensor  # type: ignore[attr-defined]
+                working: torch.Tensor = parameter.ds_tensor
                 working.copy_(self._partition(parameter, value).to(working.dtype))
             else:
                 parameter.copy_(value.to(parameter.device, parameter.dtype))
@@ -134,7 +134,7 @@ class EngineState:
         return optimizer if self._stage == 0 else optimizer.optimizer  # type: ignore[no-any-return]
 
     def _optimizer_state(self) -> dict[torch.Tensor, dict[str, torch.Tensor]]:
-        return self._inner().state  # type: ignore[return-value]
+        return self._inner().state
 
     def _link(self) -> None:
         # With several parameter groups ZeRO 1 and 2 link the moments of the first group only: link them all again.

@@ -82,7 +82,8 @@ def sample_comparisons(
             resolution=subjects.resolution,
             negative_prompt="",
         )
-        offset = per_side * number
-        make_pictures(
-            sampler, pictures, batch=BATCH, world=world, on_progress=lambda done, offset=offset: on_progress(offset + done)
-        )
+        make_pictures(sampler, pictures, batch=BATCH, world=world, on_progress=_after(number * per_side, on_progress))
+
+
+def _after(offset: int, on_progress: Callable[[int], None]) -> Callable[[int], None]:
+    return lambda done: on_progress(offset + done)

@@ -49,9 +49,7 @@ class Latents:
         return self.mean[items, views] + self.std[items, views] * noise
 
 
-def encode(
-    vae: nn.Module, images: Sequence[Sequence[Image.Image]], *, on_progress: Callable[[int], None]
-) -> Latents:
+def encode(vae: nn.Module, images: Sequence[Sequence[Image.Image]], *, on_progress: Callable[[int], None]) -> Latents:
     """Encodes images[item][view], square and of one size. `on_progress` gets the number of items done."""
     typed: Any = vae
     parameter = next(vae.parameters())
@@ -69,7 +67,7 @@ def encode(
     shift = float(getattr(typed.config, "shift_factor", None) or 0.0)
     mean = (torch.cat(means) - shift) * scale
     std = torch.cat(stds) * scale
-    return Latents(mean.unflatten(0, (-1, views)).clone(), std.unflatten(0, (-1, views)).clone())
+    return Latents(mean.reshape(-1, views, *mean.shape[1:]), std.reshape(-1, views, *std.shape[1:]))
 
 
 def save(latents: dict[str, Latents], path: Path) -> None:

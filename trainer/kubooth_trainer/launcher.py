@@ -70,7 +70,7 @@ class _Launch:
         """Starts torchrun, minds the ranks, and says how it ended (None: well)."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        torchrun = subprocess.Popen(  # noqa: S603
+        torchrun = subprocess.Popen(
             self._command(),
             env=self._environment(),
             start_new_session=True,

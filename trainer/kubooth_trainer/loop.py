@@ -7,7 +7,6 @@ gathered and read every `SYNC_STEPS` steps, where the ranks also agree on stoppi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -143,9 +142,7 @@ def _options(training: TrainingConfig, plan: Plan, world: World) -> EngineOption
     )
 
 
-def _trainee(
-    config: TrainConfig, plan: Plan, inputs: TrainInputs, world: World
-) -> tuple[Trainee, Conditioning | None]:
+def _trainee(config: TrainConfig, plan: Plan, inputs: TrainInputs, world: World) -> tuple[Trainee, Conditioning | None]:
     """The module to train on this rank's device, and the prompts' conditioning where the text encoder is frozen."""
     family, training = inputs.family, config.training
     unet: Any = family.load_denoiser(inputs.model_folder, torch.float32)
@@ -162,8 +159,7 @@ def _trainee(
     if not training.train_text_encoder:
         with torch.no_grad():
             frozen = {
-                key: value.to(world.device, plan.dtype)
-                for key, value in text.to(plan.dtype)(inputs.token_ids).items()
+                key: value.to(world.device, plan.dtype) for key, value in text.to(plan.dtype)(inputs.token_ids).items()
             }
     trainee = Trainee(family, unet, text if training.train_text_encoder else None).to(world.device)
     return trainee, frozen

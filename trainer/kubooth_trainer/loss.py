@@ -63,9 +63,7 @@ def add_noise(
     return noisy, target
 
 
-def min_snr_weights(
-    schedule: NoiseSchedule, timesteps: torch.Tensor, *, gamma: float | None
-) -> torch.Tensor:
+def min_snr_weights(schedule: NoiseSchedule, timesteps: torch.Tensor, *, gamma: float | None) -> torch.Tensor:
     """Loss weights [n]: min(snr, gamma) / snr for epsilon, / (snr + 1) for v; ones where gamma is None.
 
     Where the SNR is 0 (zero-terminal schedules, v prediction) the weight is 0 / 1 = 0 by the formula.

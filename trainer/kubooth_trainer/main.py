@@ -14,6 +14,7 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
+from typing import TextIO
 
 from kubooth_trainer import __version__
 from kubooth_trainer.config import TrainConfig, load_config
@@ -64,7 +65,7 @@ def _run(config: TrainConfig, reporter: Reporter, rank: int) -> None:
     run_job(config, join(), reporter, stop, watchdog)
 
 
-def _claim_standard_output() -> object:
+def _claim_standard_output() -> TextIO:
     """The real standard output as a text stream; file descriptor 1 then means standard error."""
     stream = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

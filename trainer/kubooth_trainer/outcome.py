@@ -33,9 +33,7 @@ def write_outcome(rank: int, *, exit_code: int | None = None, reason: str = "", 
     folder = os.environ.get(RUN_FOLDER_VARIABLE)
     if folder is None:
         return
-    outcome = Outcome(
-        rank=rank, pid=os.getpid(), exit_code=exit_code, reason=reason, message=message, time=time.time()
-    )
+    outcome = Outcome(rank=rank, pid=os.getpid(), exit_code=exit_code, reason=reason, message=message, time=time.time())
     path = Path(folder) / f"rank-{rank}.json"
     partial = path.with_suffix(f".{os.getpid()}.partial")
     partial.write_text(json.dumps(asdict(outcome)))
@@ -58,7 +56,11 @@ def failure_of(error: BaseException) -> tuple[ExitCode, str, str]:
             "or set training.gradientCheckpointing: Enabled"
         )  # fmt: skip
     if isinstance(error, OSError) and error.errno in (28, 122):  # ENOSPC, EDQUOT
-        return ExitCode.RETRY, "DiskFull", f"{error.filename or 'the work folder'}: no room left; free some and run again"
+        return (
+            ExitCode.RETRY,
+            "DiskFull",
+            f"{error.filename or 'the work folder'}: no room left; free some and run again",
+        )
     if isinstance(error, MemoryError):
         return ExitCode.RETRY, "OutOfMemory", "the host's memory did not suffice"
     return ExitCode.CRASHED, "TrainerCrashed", f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""What `Auto` means on this machine: precision, ZeRO stage, micro-batch, gradient checkpointing. Decided once, and said."""
+"""What `Auto` means on this machine: precision, ZeRO stage, micro-batch, gradient checkpointing."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def make_plan(config: TrainConfig, world: World) -> Plan:
 def multiplies_bf16(device: torch.device) -> bool:
     """True where the hardware has bf16 matrix or vector products (on CPUs: AMX or AVX-512 BF16)."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     try:
         flags = Path("/proc/cpuinfo").read_text().split()
     except OSError:

@@ -100,9 +100,7 @@ class FailedEvent:
     type: str = "failed"
 
 
-Event = (
-    StageEvent | ProgressEvent | CheckpointEvent | WarningEvent | InfoEvent | ResultEvent | FailedEvent
-)
+Event = StageEvent | ProgressEvent | CheckpointEvent | WarningEvent | InfoEvent | ResultEvent | FailedEvent
 
 EVENT_TYPES: dict[str, type[Any]] = {
     "stage": StageEvent,
@@ -159,7 +157,7 @@ class Reporter:
         """Announces every stage, so that a reader sees the whole way from the start."""
         for stage in STAGES:
             state: StageState = "Skipped" if stage in skipped else "Pending"
-            self._stage(stage=stage, state=state, done=0, total=0, unit="", start=None, end=None)  # type: ignore[arg-type]
+            self._stage(stage=stage, state=state, done=0, total=0, unit="", start=None, end=None)
 
     def begin(self, stage: StageName, *, total: int, unit: str, done: int = 0, note: str = "") -> None:
         self._stage(

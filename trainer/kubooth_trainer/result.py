@@ -13,9 +13,9 @@ from PIL import Image
 from kubooth_trainer.acquire import Acquired
 from kubooth_trainer.config import TrainConfig
 from kubooth_trainer.evaluate import Comparison
+from kubooth_trainer.model_card import render_model_card
 from kubooth_trainer.plan import Plan
 from kubooth_trainer.progress import Reporter
-from kubooth_trainer.model_card import render_model_card
 from kubooth_trainer.publish import ManifestFields
 from kubooth_trainer.report import PromptComparison, ReportData, render_report
 

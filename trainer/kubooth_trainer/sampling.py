@@ -42,7 +42,14 @@ class Sampler:
     """Samples with classifier-free guidance from loaded parts on one device."""
 
     def __init__(
-        self, family: Family, folder: Path, parts: Parts, config: SamplerConfig, *, resolution: int, negative_prompt: str
+        self,
+        family: Family,
+        folder: Path,
+        parts: Parts,
+        config: SamplerConfig,
+        *,
+        resolution: int,
+        negative_prompt: str,
     ) -> None:
         self._family = family
         self._parts = parts
@@ -62,9 +69,10 @@ class Sampler:
         scheduler = getattr(diffusers, SCHEDULERS[self._config.name]).from_config(_inference(self._parts.schedule))
         scheduler.set_timesteps(self._config.steps, device=self._device)
         generators = [generator_for(*seed) for seed in seeds]
+        unet: Any = self._parts.unet
         vae: Any = self._parts.vae
         side = self._resolution // 2 ** (len(vae.config.block_out_channels) - 1)
-        shape = (self._parts.unet.config.in_channels, side, side)  # type: ignore[union-attr]
+        shape = (int(unet.config.in_channels), side, side)
         latents = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
         latents = latents.to(self._device) * scheduler.init_noise_sigma
         guided = self._config.guidance_scale != 1.0
@@ -83,7 +91,7 @@ class Sampler:
             latents = scheduler.step(output, timestep, latents, return_dict=False, **extra)[0]
         shift = getattr(vae.config, "shift_factor", None) or 0.0
         decoded = vae.decode((latents / vae.config.scaling_factor + shift).to(self._dtype), return_dict=False)[0]
-        pixels = ((decoded.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+        pixels: torch.Tensor = ((decoded.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
         return pixels.permute(0, 2, 3, 1).cpu()
 
     def _conditioning(self, prompts: Sequence[str], *, guided: bool) -> Conditioning:

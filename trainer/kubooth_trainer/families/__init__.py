@@ -75,7 +75,5 @@ def wanted_files(names: Collection[str], family: Family) -> list[str]:
         weights = [name for name in files if name.endswith((".safetensors", ".safetensors.index.json"))]
         plain = [name for name in weights if ".fp16." not in name and ".non_ema." not in name]
         dropped = set(weights) - set(plain) if plain else set()
-        wanted.update(
-            name for name in files if name not in dropped and not name.endswith((".msgpack", ".onnx", ".h5"))
-        )
+        wanted.update(name for name in files if name not in dropped and not name.endswith((".msgpack", ".onnx", ".h5")))
     return sorted(wanted & set(names))

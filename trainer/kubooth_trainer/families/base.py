@@ -38,11 +38,28 @@ class Parts:
 class Family(Protocol):
     """One model family. Stateless."""
 
-    name: str
-    pipeline: str  # `_class_name` in model_index.json
-    components: Mapping[str, tuple[str, ...]]  # component folder -> accepted classes (an allow-list: no remote code)
-    weighted: tuple[str, ...]  # components that hold weights
-    denoiser: str  # component folder of the denoiser
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def pipeline(self) -> str:
+        """`_class_name` in model_index.json."""
+        ...
+
+    @property
+    def components(self) -> Mapping[str, tuple[str, ...]]:
+        """Component folder -> accepted classes: an allow-list, so that no code comes with a model."""
+        ...
+
+    @property
+    def weighted(self) -> tuple[str, ...]:
+        """Components that hold weights."""
+        ...
+
+    @property
+    def denoiser(self) -> str:
+        """Component folder of the denoiser."""
+        ...
 
     def resolution(self, folder: Path) -> int:
         """The side in pixels that the model was made for."""

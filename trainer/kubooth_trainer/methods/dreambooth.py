@@ -66,7 +66,9 @@ def component_of(name: str) -> tuple[str, str]:
     return component, rest
 
 
-def export_weights(family: Family, base: Path, weights: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, nn.Module]:
+def export_weights(
+    family: Family, base: Path, weights: dict[str, torch.Tensor], dtype: torch.dtype
+) -> dict[str, nn.Module]:
     """The trained components, loaded from the base model and filled with the trained weights, in `dtype`.
 
     Returns component folder -> module. Raises KeyError where a weight has no place, which would be a bug.
