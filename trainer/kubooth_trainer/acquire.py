@@ -10,7 +10,7 @@ from typing import Any
 
 from kubooth_trainer.config import TrainConfig, fill_prompt
 from kubooth_trainer.distributed import World
-from kubooth_trainer.errors import BadModelError, ConfigError
+from kubooth_trainer.errors import BadModelError, BadSubjectError, ConfigError
 from kubooth_trainer.families import INDEX, Family, check_model, wanted_files
 from kubooth_trainer.identifier import choose_identifier, judge_identifier
 from kubooth_trainer.loss import NoiseSchedule
@@ -59,7 +59,7 @@ def acquire(config: TrainConfig, fetcher: Fetcher, reporter: Reporter) -> Acquir
     resolution = config.training.resolution or family.resolution(model)
     _check_resolution(family, model, resolution)
     _check_schedule(config, family, model)
-    photos = fetcher.fetch(config.subject.images, work / "photos")
+    photos = _photos(config, fetcher, work)
     folder = unpack_subject(photos, work / f"unpacked-{fetcher.world.local_rank}")
     subject = load_photos(folder, resolution=resolution, captions=config.training.captions)
     for sentence in subject.warnings:
@@ -86,6 +86,14 @@ def acquire(config: TrainConfig, fetcher: Fetcher, reporter: Reporter) -> Acquir
     )
     reporter.end("Download")
     return acquired
+
+
+def _photos(config: TrainConfig, fetcher: Fetcher, work: Path) -> Path:
+    uri = config.subject.images
+    local = fetcher.storage.local_path(uri)
+    if local is not None and local.is_dir() and not any(local.iterdir()):
+        raise BadSubjectError(f"subject.images: {uri} is an empty folder: put 3 to 5 photos of the subject there")
+    return fetcher.fetch(uri, work / "photos")
 
 
 def _model(config: TrainConfig, fetcher: Fetcher, work: Path) -> tuple[Family, Path]:

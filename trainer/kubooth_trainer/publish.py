@@ -141,11 +141,7 @@ def check_output(destination: Destination) -> Existing:
 
 
 def publish(
-    destination: Destination,
-    folder: Path,
-    *,
-    manifest_fields: ManifestFields,
-    on_progress: Progress | None = None,
+    destination: Destination, folder: Path, *, manifest_fields: ManifestFields, on_progress: Progress | None = None
 ) -> Manifest:
     """Makes the destination hold exactly the files of `folder`, then the manifest. Repeat it after any failure.
 
@@ -229,13 +225,11 @@ def _fill(destination: Destination, folder: Path, manifest: Manifest, on_progres
 
 def _describe(folder: Path) -> Iterator[ManifestFile]:
     try:
-        names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-        for name in names:
-            path = folder / name
+        for name in sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()):
             assert name not in (CLAIM, MANIFEST), f"{name} is not for the caller to write"
-            with path.open("rb") as file:
+            with (folder / name).open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            yield ManifestFile(name=name, size=path.stat().st_size, sha256=digest)
+                yield ManifestFile(name=name, size=file.tell(), sha256=digest)
     except OSError as error:
         raise os_failure(error, str(folder)) from error
 
@@ -277,8 +271,8 @@ def _take_claim(destination: Destination) -> None:
 
 
 def _require_claim(destination: Destination) -> None:
-    location = destination.storage.join(destination.uri, CLAIM)
-    owner = _read_claim(destination)[0] if destination.storage.exists(location) else None
+    exists = destination.storage.exists(destination.storage.join(destination.uri, CLAIM))
+    owner = _read_claim(destination)[0] if exists else None
     if owner == destination.identity:
         return
     if owner is None or not owner.is_same_job(destination.identity):
