@@ -156,7 +156,8 @@ def _pump(client: socket.socket, server: socket.socket, fault: Fault | None, sto
                     piece = client.recv(65536)
                 except TimeoutError:
                     continue
-                if not piece:
+                if not piece:  # the client went away before its answer
+                    server.shutdown(socket.SHUT_RDWR)
                     return
                 server.sendall(piece)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -118,12 +119,14 @@ def _start(binary: Path, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     options = ["--keep-alive", "--quiet", "--iam-dir", str(folder / "iam"), "--region", REGION]
     options += ["posix", "--sidecar", str(folder / "meta"), str(folder / "data")]
     env = {"PATH": os.environ.get("PATH", ""), "ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY}
+    # Where the tool is there, the kernel ends the server also when the test run is killed.
+    tied = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
     log = folder / "log"
     for _ in range(5):  # somebody may take the free port first
         port = _free_port()
         with log.open("ab") as output:
             server = subprocess.Popen(
-                [binary, "--port", f"127.0.0.1:{port}", *options], env=env, stdout=output, stderr=output
+                [*tied, binary, "--port", f"127.0.0.1:{port}", *options], env=env, stdout=output, stderr=output
             )
         if _answers(server, port):
             return server, f"http://127.0.0.1:{port}"

@@ -26,7 +26,7 @@ from kubooth_trainer.errors import (
 )
 from kubooth_trainer.storage import Patience, Storage, Upload
 
-HASTY = Patience(attempts=4, retry_seconds=5, connect_seconds=5, read_seconds=5)
+HASTY = Patience(attempts=4, retry_seconds=30, connect_seconds=30, read_seconds=30)
 
 
 def every_operation(storage: Storage, uri: str, folder: Path) -> dict[str, Callable[[], object]]:

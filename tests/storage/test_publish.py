@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from kubooth_trainer.config import StorageConfig
 from kubooth_trainer.errors import OutputExistsError, StoppedError
 from kubooth_trainer.publish import (
     CLAIM,
@@ -317,6 +318,26 @@ def test_of_16_jobs_one_gets_the_place(place, tmp_path: Path) -> None:
     assert read(place, "model/unet") == f"weights {won.index(True)}".encode()
 
 
+def test_unfinished_file_cleared_away_by_the_next_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a cut-off writer had not yet named is stale to its successor; the writer then finds itself replaced."""
+    storage = Storage(StorageConfig(endpoint=None, region=None))
+    uri = (tmp_path / "out").as_uri()
+    ours = Destination(storage=storage, uri=uri, identity=identity(), overwrite=False)
+    theirs = Destination(storage=storage, uri=uri, identity=identity(attempt=2), overwrite=False)
+    link = os.link
+
+    def late_link(source: Path, target: Path) -> None:
+        monkeypatch.setattr(os, "link", link)
+        put(theirs, result(tmp_path / "b", only="2"))
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", late_link)
+    with pytest.raises(StoppedError, match="attempt 2 of this job has taken over"):
+        put(ours, result(tmp_path / "a", only="1"))
+    assert verify(storage, uri) == []
+    assert (tmp_path / "out" / "only").read_bytes() == b"2"
+
+
 def test_goes_on_with_what_was_uploaded(s3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large file that is there already is not sent again."""
     storage = Storage(s3.config)
@@ -340,8 +361,6 @@ def test_goes_on_with_what_was_uploaded(s3, tmp_path: Path, monkeypatch: pytest.
 
 def test_every_file_is_on_disk_before_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The order of fsync and rename that survives a loss of power."""
-    from kubooth_trainer.config import StorageConfig
-
     storage = Storage(StorageConfig(endpoint=None, region=None))
     events: list[str] = []
     fsync, replace, link = os.fsync, Path.replace, os.link

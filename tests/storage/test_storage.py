@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -163,6 +166,45 @@ def test_delete_tree(place) -> None:
     assert place.names() == ["z"]
     place.storage.delete_tree(place.at("z"))
     assert place.names() == []
+
+
+def test_a_killed_writer_leaves_nothing_that_counts(place, tmp_path: Path) -> None:
+    """SIGKILL in the middle of a large upload: no file appears, and what was sent can be cleared away."""
+    large = tmp_path / "large"
+    large.write_bytes(os.urandom(32 << 20))
+    code = f"""
+import os, signal
+from pathlib import Path
+from kubooth_trainer.config import StorageConfig
+from kubooth_trainer.storage import Storage
+from kubooth_trainer.storage.storage import _Tally
+sent = []
+def advance(self, moved):
+    sent.append(moved)
+    if sum(sent) > 20 << 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+_Tally.advance = advance
+storage = Storage(StorageConfig.model_validate_json({place.storage._config.model_dump_json()!r}))
+storage.upload_tree(Path({str(tmp_path)!r}), {place.at("out")!r}, names=["large"])
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert unfinished(place) == 1
+    assert place.names() == []
+    place.storage.clear_unfinished(place.at("other"))
+    assert unfinished(place) == 1
+    place.storage.clear_unfinished(place.at("out"))
+    assert unfinished(place) == 0
+
+
+def unfinished(place) -> int:
+    """How much lies about that no listing shows."""
+    folder = place.storage.local_path(place.uri)
+    if folder:
+        return sum(path.is_file() for path in folder.rglob("*"))
+    bucket = place.uri.split("/")[2]
+    client = place.storage._at(place.uri)[0]._client
+    return len(client.list_multipart_uploads(Bucket=bucket).get("Uploads", []))
 
 
 class StopError(Exception):
