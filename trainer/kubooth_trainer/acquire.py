@@ -15,6 +15,7 @@ from kubooth_trainer.families import INDEX, Family, check_model, wanted_files
 from kubooth_trainer.identifier import choose_identifier, judge_identifier
 from kubooth_trainer.loss import NoiseSchedule
 from kubooth_trainer.progress import Reporter
+from kubooth_trainer.single_file import check_single_file
 from kubooth_trainer.storage import Storage
 from kubooth_trainer.subject import LoadedSubject, load_photos, unpack_subject
 
@@ -55,6 +56,8 @@ def acquire(config: TrainConfig, fetcher: Fetcher, reporter: Reporter) -> Acquir
     work = Path(config.workdir)
     reporter.begin("Download", total=2, unit="inputs")
     family, model = _model(config, fetcher, work)
+    if config.output.format == "SingleFile":
+        check_single_file(model)
     reporter.advance("Download", 1)
     resolution = config.training.resolution or family.resolution(model)
     _check_resolution(family, model, resolution)

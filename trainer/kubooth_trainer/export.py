@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 
 from kubooth_trainer.checkpoint import Checkpoint
-from kubooth_trainer.families import Family, wanted_files
+from kubooth_trainer.families import INDEX, Family, wanted_files
 from kubooth_trainer.methods.dreambooth import export_weights
 
 
@@ -28,6 +29,18 @@ def export_model(family: Family, base: Path, checkpoint: Checkpoint, folder: Pat
         if name.partition("/")[0] not in trained:
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(base / name, partial / name)
+    (partial / INDEX).write_text(json.dumps(_index(family, base), indent=2, sort_keys=True) + "\n")
     for component, module in trained.items():
         module.save_pretrained(partial / component, safe_serialization=True)
     partial.replace(folder)
+
+
+def _index(family: Family, base: Path) -> dict[str, Any]:
+    """The base's index without what is not copied (a safety checker), which diffusers would look for in vain."""
+    index: dict[str, Any] = json.loads((base / INDEX).read_text())
+    for name, entry in index.items():
+        if isinstance(entry, list) and name not in family.components:
+            index[name] = [None, None]
+    if "safety_checker" in index:
+        index["requires_safety_checker"] = False
+    return index

@@ -30,6 +30,7 @@ from kubooth_trainer.progress import Reporter, ResultEvent
 from kubooth_trainer.publish import Destination, Identity, Manifest, SameJobComplete, check_output, publish
 from kubooth_trainer.result import Finished, manifest_fields, write_pages
 from kubooth_trainer.sampling import Sampler
+from kubooth_trainer.single_file import SINGLE_FILE, write_single_file
 from kubooth_trainer.stopping import StopFlag, Watchdog
 from kubooth_trainer.storage import Storage
 from kubooth_trainer.subject import crops, load_photos
@@ -73,7 +74,7 @@ def run_job(config: TrainConfig, world: World, reporter: Reporter, stop: StopFla
     world.barrier()
     if isinstance(existing, SameJobComplete):
         reporter.plan(skipped=STAGES)
-        _report_result(reporter, destination, existing.manifest, seconds=time.time() - started)
+        _report_result(config, reporter, destination, existing.manifest, seconds=time.time() - started)
         return
     reporter.plan(skipped=() if config.prior.enabled else ("Prior",))
     setting = Setting(
@@ -114,7 +115,7 @@ def run_job(config: TrainConfig, world: World, reporter: Reporter, stop: StopFla
         )
         manifest = _upload(setting, finished, destination)
         checkpoints.delete_all()
-        _report_result(reporter, destination, manifest, seconds=time.time() - started)
+        _report_result(config, reporter, destination, manifest, seconds=time.time() - started)
     world.barrier()
 
 
@@ -291,6 +292,9 @@ def _upload(setting: Setting, finished: Finished, destination: Destination) -> M
     """Report, model card and model to the output; the manifest last. Rank 0 alone."""
     reporter = setting.reporter
     folder = setting.work / "output"
+    if setting.config.output.format == "SingleFile":
+        write_single_file(folder, setting.work / "single-file")
+        folder = setting.work / "single-file"
     total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     reporter.begin("Upload", total=total, unit="bytes")
     write_pages(finished, folder)
@@ -304,11 +308,14 @@ def _upload(setting: Setting, finished: Finished, destination: Destination) -> M
     return manifest
 
 
-def _report_result(reporter: Reporter, destination: Destination, manifest: Manifest, *, seconds: float) -> None:
+def _report_result(
+    config: TrainConfig, reporter: Reporter, destination: Destination, manifest: Manifest, *, seconds: float
+) -> None:
     join = destination.storage.join
+    single = config.output.format == "SingleFile"
     reporter.emit(
         ResultEvent(
-            model=destination.uri,
+            model=join(destination.uri, SINGLE_FILE) if single else destination.uri,
             report=join(destination.uri, "report.html"),
             manifest=join(destination.uri, "manifest.json"),
             identifier=manifest.identifier,
