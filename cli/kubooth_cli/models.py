@@ -79,7 +79,8 @@ def find_model(given: str, environment: Mapping[str, str], on_transfer: Transfer
         KuboothError: the storage refused or did not answer.
     """
     if given.startswith("s3://"):
-        return _open(given, _fetch(given, environment, on_transfer))
+        folder = given.removesuffix(f"/{SINGLE_FILE}")  # its configs and manifest lie beside it
+        return _open(given, _fetch(folder, environment, on_transfer))
     catalogue = bundled_models()
     path = Path(given).expanduser()
     if given in catalogue and not path.exists():

@@ -55,7 +55,7 @@ CODE: dict[str, tuple[dict[str, Any], str]] = {
     "folder": ({"uri": "file:///data/my%20rex/"}, "DiffusionPipeline.from_pretrained('/data/my rex/')"),
     "single file": (
         {"uri": "file:///data/rex", "format": "SingleFile"},
-        "StableDiffusionPipeline.from_single_file('/data/rex/model.safetensors')",
+        "StableDiffusionPipeline.from_single_file('/data/rex/model.safetensors', config='/data/rex/config')",
     ),
 }
 

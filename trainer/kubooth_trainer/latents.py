@@ -67,6 +67,7 @@ def encode(vae: nn.Module, images: Sequence[Sequence[Image.Image]], *, on_progre
     shift = float(getattr(typed.config, "shift_factor", None) or 0.0)
     mean = (torch.cat(means) - shift) * scale
     std = torch.cat(stds) * scale
+    mean, std = mean.contiguous(), std.contiguous()  # a VAE with attention answers in channels_last
     return Latents(mean.reshape(-1, views, *mean.shape[1:]), std.reshape(-1, views, *std.shape[1:]))
 
 

@@ -30,15 +30,21 @@ def diffusers_code(config: TrainConfig, *, identifier: str) -> str:
     folder, is_copy = model_folder(config)
     prompt = json.dumps(example_prompt(config, identifier=identifier), ensure_ascii=False)
     single = config.output.format == "SingleFile"
-    where = folder.rstrip("/") + "/model.safetensors" if single else folder
     loader = "from_single_file" if single else "from_pretrained"
     comment = f"  # a copy of {config.output.uri}" if is_copy else ""
     name = "StableDiffusionPipeline" if single else "DiffusionPipeline"
     return (
         f"from diffusers import {name}\n\n"
-        f"pipeline = {name}.{loader}({json.dumps(where, ensure_ascii=False)}){comment}\n"
+        f"pipeline = {name}.{loader}({_arguments(folder, single=single)}){comment}\n"
         f'pipeline({prompt}).images[0].save("subject.png")\n'
     )
+
+
+def _arguments(folder: str, *, single: bool) -> str:
+    """A single file comes with its configs beside it, so that nothing is guessed or fetched."""
+    names = ["model.safetensors", "config"] if single else [""]
+    paths = [json.dumps(folder.rstrip("/") + "/" + name if name else folder, ensure_ascii=False) for name in names]
+    return ", config=".join(paths)
 
 
 def sample_command(config: TrainConfig) -> str:
