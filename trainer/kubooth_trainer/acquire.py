@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,7 +166,7 @@ def _model_digest(model: Path, memory: Path) -> str:
     for path in files:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    partial = memory.with_suffix(f".{id(state)}.partial")
+    partial = memory.with_suffix(f".{os.getpid()}.partial")
     memory.parent.mkdir(parents=True, exist_ok=True)
     partial.write_text(json.dumps({"state": state, "digest": digest.hexdigest()}))
     partial.replace(memory)

@@ -158,6 +158,7 @@ def _prior(setting: Setting, acquired: Acquired, fetcher: Fetcher) -> list[Path]
             negative_prompt=config.prior.negative_prompt,
         )
         generate_prior(config, sampler, folder, world=world, on_progress=setting.progress("Prior"))
+        setting.watchdog.rest()
     reporter.end("Prior")
     return paths
 
@@ -276,6 +277,7 @@ def _evaluate(setting: Setting, acquired: Acquired, trained: Checkpoint) -> list
         world=world,
         on_progress=setting.progress("Evaluate"),
     )
+    setting.watchdog.rest()
     reporter.end("Evaluate")
     return comparisons
 

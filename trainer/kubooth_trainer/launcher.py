@@ -179,7 +179,7 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """torchrun leads a session of its own, which holds the ranks too."""
+    """Ends torchrun at once; the ranks, in sessions of their own, have asked the kernel to end with it."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:

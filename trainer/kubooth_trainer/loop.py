@@ -6,6 +6,7 @@ gathered and read every `SYNC_STEPS` steps, where the ranks also agree on stoppi
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -72,6 +73,8 @@ def train(config: TrainConfig, plan: Plan, inputs: TrainInputs, around: Surround
     reporter.begin("Train", total=training.steps, unit="steps", done=first, note=note)
     if first >= training.steps:
         return
+    if training.compile and not shutil.which("cc"):
+        reporter.warn("training.compile: there is no C compiler here, so the UNet is trained uncompiled")
     trainee, frozen = _trainee(config, plan, inputs, world)
     engine = build_engine(trainee, parameter_groups(trainee, training), _options(training, plan, world))
     state = EngineState(engine, zero_stage=plan.zero_stage)
@@ -83,6 +86,7 @@ def train(config: TrainConfig, plan: Plan, inputs: TrainInputs, around: Surround
     prompts: torch.Tensor | Conditioning = frozen or inputs.token_ids.to(world.device)
     meter = _Meter(config, world, reporter, done=first)
     engine.train()
+    around.watchdog.beat()
     for step in range(first, training.steps):
         rate = learning_rate_factor(training, step)
         for group, base in zip(engine.optimizer.param_groups, base_rates(training), strict=True):
@@ -112,6 +116,7 @@ def train(config: TrainConfig, plan: Plan, inputs: TrainInputs, around: Surround
                 around.watchdog.beat()
             if stopping:
                 raise StoppedError(f"stopped on request at step {step + 1}; the next start goes on from there")
+    around.watchdog.rest()
     engine.destroy()
 
 
@@ -156,7 +161,7 @@ def _trainee(config: TrainConfig, plan: Plan, inputs: TrainInputs, world: World)
         unet.to(memory_format=torch.channels_last)
     else:  # measured on CPUs: batched matrix products are a tenth faster than fused attention at these sizes
         unet.set_attn_processor(AttnProcessor())
-    if training.compile:
+    if training.compile and shutil.which("cc"):
         unet.compile()
     frozen = None
     if not training.train_text_encoder:

@@ -5,6 +5,7 @@ torchrun turns every worker's exit code into 1, so the launcher reads the reason
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -55,12 +56,19 @@ def failure_of(error: BaseException) -> tuple[ExitCode, str, str]:
             "training.batchSize: the device's memory did not suffice; lower it, raise training.gradientAccumulation "
             "or set training.gradientCheckpointing: Enabled"
         )  # fmt: skip
-    if isinstance(error, OSError) and error.errno in (28, 122):  # ENOSPC, EDQUOT
+    if _is_disk_full(error):
         return (
             ExitCode.RETRY,
             "DiskFull",
-            f"{error.filename or 'the work folder'}: no room left; free some and run again",
+            f"{getattr(error, 'filename', None) or 'the work folder'}: no room left; free some and run again",
         )
     if isinstance(error, MemoryError):
         return ExitCode.RETRY, "OutOfMemory", "the host's memory did not suffice"
     return ExitCode.CRASHED, "TrainerCrashed", f"{type(error).__name__}: {error}"
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    """Also where safetensors, written in Rust, wraps the system's error in words of its own."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return type(error).__name__ == "SafetensorError" and f"code: {errno.ENOSPC}" in str(error)

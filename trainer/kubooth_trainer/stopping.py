@@ -53,21 +53,27 @@ class Watchdog:
     def __init__(self, seconds: float, on_stall: Callable[[str], None]) -> None:
         self._seconds = seconds
         self._on_stall = on_stall
-        self._last = time.monotonic()
+        self._last: float | None = None  # None: resting
         self._done = threading.Event()
 
     def start(self) -> None:
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def beat(self) -> None:
+        """Something has happened; from the first beat on, something must happen every `seconds`."""
         self._last = time.monotonic()
+
+    def rest(self) -> None:
+        """Nothing is expected until the next beat: ranks may wait long for one that downloads or uploads."""
+        self._last = None
 
     def stop(self) -> None:
         self._done.set()
 
     def _watch(self) -> None:
         while not self._done.wait(min(1.0, self._seconds / 4)):
-            silent = time.monotonic() - self._last
+            last = self._last
+            silent = 0.0 if last is None else time.monotonic() - last
             if silent > self._seconds:
                 faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
                 self._on_stall(f"no progress for {silent:.0f} seconds")

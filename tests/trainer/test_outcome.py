@@ -1,0 +1,39 @@
+"""Whatever ends a rank becomes a documented exit code, a stable reason and a sentence."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from kubooth_trainer.errors import BadSubjectError, ExitCode, StorageUnavailableError
+from kubooth_trainer.outcome import RUN_FOLDER_VARIABLE, failure_of, read_outcomes, write_outcome
+
+FAILURES: list[tuple[BaseException, ExitCode, str, str]] = [
+    (BadSubjectError("subject.images: x"), ExitCode.FIX_AND_RESUBMIT, "BadSubject", "subject.images: x"),
+    (StorageUnavailableError("s3://b"), ExitCode.RETRY, "StorageUnavailable", "s3://b"),
+    (torch.OutOfMemoryError("CUDA out of memory"), ExitCode.RETRY, "DeviceOutOfMemory", "training.batchSize"),
+    (OSError(errno.ENOSPC, "full", "/work/x"), ExitCode.RETRY, "DiskFull", "/work/x"),
+    (SafetensorError("IoError(Os { code: 28, kind: StorageFull })"), ExitCode.RETRY, "DiskFull", "no room"),
+    (MemoryError(), ExitCode.RETRY, "OutOfMemory", "memory"),
+    (OSError(errno.EACCES, "no", "/work/x"), ExitCode.CRASHED, "TrainerCrashed", "PermissionError"),
+    (RuntimeError("what"), ExitCode.CRASHED, "TrainerCrashed", "RuntimeError: what"),
+]
+
+
+@pytest.mark.parametrize(("error", "code", "reason", "words"), FAILURES, ids=[repr(f[0])[:40] for f in FAILURES])
+def test_failure(error: BaseException, code: ExitCode, reason: str, words: str) -> None:
+    got_code, got_reason, message = failure_of(error)
+    assert (got_code, got_reason) == (code, reason)
+    assert words in message
+
+
+def test_outcomes_come_back_in_the_order_of_their_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RUN_FOLDER_VARIABLE, str(tmp_path))
+    for rank in (1, 0):
+        write_outcome(rank)
+    write_outcome(1, exit_code=2, reason="BadSubject", message="x")
+    assert [(outcome.rank, outcome.exit_code) for outcome in read_outcomes(tmp_path)] == [(0, None), (1, 2)]
