@@ -176,7 +176,7 @@ class Fit:
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         dist.all_reduce(flat)
         flat /= self.worker.count
-        pieces = flat.split([tensor.numel() for tensor in tensors])
+        pieces = flat.split_with_sizes([tensor.numel() for tensor in tensors])
         for tensor, piece in zip(tensors, pieces, strict=True):
             tensor.copy_(piece.view_as(tensor))
 
