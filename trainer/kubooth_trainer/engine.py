@@ -7,6 +7,7 @@ the ZeRO stage it came from. DeepSpeed's own checkpoints (pickles tied to the wo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -211,19 +212,15 @@ class Ema:
             self._state.set_weight(name, read(name))
         self._average = [shard.detach().clone() for shard in self._state.shards()]
 
-    def _swapped(self) -> Any:
-        import contextlib
-
-        @contextlib.contextmanager
-        def swap() -> Iterator[None]:
-            shards = [shard.detach() for shard in self._state.shards()]
-            kept = [shard.clone() for shard in shards]
-            try:
-                for shard, average in zip(shards, self._average, strict=True):
-                    shard.copy_(average)
-                yield
-            finally:
-                for shard, original in zip(shards, kept, strict=True):
-                    shard.copy_(original)
-
-        return swap()
+    @contextmanager
+    def _swapped(self) -> Iterator[None]:
+        """The averages in the place of the master weights, for as long as it takes to read them."""
+        shards = [shard.detach() for shard in self._state.shards()]
+        kept = [shard.clone() for shard in shards]
+        try:
+            for shard, average in zip(shards, self._average, strict=True):
+                shard.copy_(average)
+            yield
+        finally:
+            for shard, original in zip(shards, kept, strict=True):
+                shard.copy_(original)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,37 @@ from kubooth_trainer.families import INDEX, Family, wanted_files
 from kubooth_trainer.methods.dreambooth import export_weights
 
 
-def export_model(family: Family, base: Path, checkpoint: Checkpoint, folder: Path, *, dtype: torch.dtype) -> None:
+SCHEDULER = "scheduler/scheduler_config.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """`dtype` of the trained components; whether training used a schedule that ends without any signal."""
+
+    dtype: torch.dtype
+    zero_terminal_snr: bool
+
+
+def export_model(family: Family, base: Path, checkpoint: Checkpoint, folder: Path, options: ExportOptions) -> None:
     """Writes a diffusers folder to `folder`, whole or not at all. The weight average is exported where one was kept.
 
-    Trained components are saved in `dtype`; the others are copied from `base` file by file.
+    Components that were not trained are copied from `base` file by file; the scheduler says how to sample what was
+    trained with zero-terminal SNR (arXiv 2305.08891).
     """
     partial = folder.with_name(folder.name + ".partial")
     for path in (partial, folder):
         shutil.rmtree(path, ignore_errors=True)
     weights = checkpoint.tensors("ema" if checkpoint.has_ema else "weights")
-    trained: dict[str, Any] = dict(export_weights(family, base, weights, dtype))
+    trained: dict[str, Any] = dict(export_weights(family, base, weights, options.dtype))
     names = [path.relative_to(base).as_posix() for path in base.rglob("*") if path.is_file()]
     for name in wanted_files(names, family):
         if name.partition("/")[0] not in trained:
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(base / name, partial / name)
+    if options.zero_terminal_snr:
+        schedule = json.loads((base / SCHEDULER).read_text())
+        schedule |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+        (partial / SCHEDULER).write_text(json.dumps(schedule, indent=2, sort_keys=True) + "\n")
     (partial / INDEX).write_text(json.dumps(_index(family, base), indent=2, sort_keys=True) + "\n")
     for component, module in trained.items():
         module.save_pretrained(partial / component, safe_serialization=True)

@@ -21,7 +21,7 @@ from kubooth_trainer.config import STAGES, StageName, TrainConfig
 from kubooth_trainer.distributed import World
 from kubooth_trainer.errors import BadSubjectError
 from kubooth_trainer.evaluate import Comparison, Subjects, plan_comparisons, sample_comparisons
-from kubooth_trainer.export import export_model
+from kubooth_trainer.export import ExportOptions, export_model
 from kubooth_trainer.families import load_parts
 from kubooth_trainer.loop import Surroundings, TrainInputs, train
 from kubooth_trainer.plan import Plan, make_plan
@@ -262,7 +262,8 @@ def _evaluate(setting: Setting, acquired: Acquired, trained: Checkpoint) -> list
     config, world, reporter = setting.config, setting.world, setting.reporter
     model = setting.work / "output"
     if world.leads_node:
-        export_model(acquired.family, acquired.model, trained, model, dtype=setting.plan.dtype)
+        options = ExportOptions(dtype=setting.plan.dtype, zero_terminal_snr=config.training.zero_terminal_snr)
+        export_model(acquired.family, acquired.model, trained, model, options)
     world.barrier()
     settings = config.evaluation.model_dump_json()
     key = hashlib.sha256(f"{settings} {_weights_digest(model)}".encode()).hexdigest()

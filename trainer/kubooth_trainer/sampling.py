@@ -54,7 +54,7 @@ class Sampler:
         self._family = family
         self._parts = parts
         self._config = config
-        self._resolution = resolution
+        self.resolution = resolution
         self._tokenizers = family.load_tokenizers(folder)
         self._negative_prompt = negative_prompt
         self._encoded: dict[str, Conditioning] = {}
@@ -71,7 +71,7 @@ class Sampler:
         generators = [generator_for(*seed) for seed in seeds]
         unet: Any = self._parts.unet
         vae: Any = self._parts.vae
-        side = self._resolution // 2 ** (len(vae.config.block_out_channels) - 1)
+        side = self.resolution // 2 ** (len(vae.config.block_out_channels) - 1)
         shape = (int(unet.config.in_channels), side, side)
         latents = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
         latents = latents.to(self._device) * scheduler.init_noise_sigma
@@ -124,7 +124,7 @@ def make_pictures(
         turn = todo[start : start + world.size]
         mine = turn[world.rank] if world.rank < len(turn) else []
         images = sampler.sample([p.prompt for p in mine], [p.seed for p in mine]) if mine else None
-        side = sampler._resolution
+        side = sampler.resolution
         padded = torch.zeros((batch, side, side, 3), dtype=torch.uint8)
         if images is not None:
             padded[: len(mine)] = images
