@@ -44,8 +44,22 @@ def kubooth_run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]
     )
 
 
+def plain_diffusers_samples(model: Path) -> bool:
+    """Loads without a word about dtypes, though the weights are bf16, and draws."""
+    code = (
+        "from diffusers import DiffusionPipeline as P; import sys; "
+        "P.from_pretrained(sys.argv[1])('a dog', num_inference_steps=1, height=32, width=32)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(model)], capture_output=True, text=True, timeout=RUN_SECONDS, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return True
+
+
 def test_a_manifest_becomes_a_model_and_a_report(folder: Path) -> None:
-    done = kubooth_run(folder, "--devices", "2", "--set", "parallelism.zeroStage=3")
+    changes = ["--set", "parallelism.zeroStage=3", "--set", "training.precision=BF16"]
+    done = kubooth_run(folder, "--devices", "2", *changes)
     assert done.returncode == 0, done.stdout + done.stderr
     assert str(folder / "out") in done.stdout
     assert str(folder / "out" / "report.html") in done.stdout
@@ -56,6 +70,7 @@ def test_a_manifest_becomes_a_model_and_a_report(folder: Path) -> None:
         "zero_stage": 3,
         "offload": "None",
     }
+    assert plain_diffusers_samples(folder / "out")
 
 
 def test_a_bad_photo_is_named_and_nothing_is_written(folder: Path, tmp_path: Path) -> None:

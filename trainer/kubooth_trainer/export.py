@@ -14,7 +14,6 @@ from kubooth_trainer.checkpoint import Checkpoint
 from kubooth_trainer.families import INDEX, Family, wanted_files
 from kubooth_trainer.methods.dreambooth import export_weights
 
-
 SCHEDULER = "scheduler/scheduler_config.json"
 
 
@@ -49,6 +48,8 @@ def export_model(family: Family, base: Path, checkpoint: Checkpoint, folder: Pat
     (partial / INDEX).write_text(json.dumps(_index(family, base), indent=2, sort_keys=True) + "\n")
     for component, module in trained.items():
         module.save_pretrained(partial / component, safe_serialization=True)
+    for component in family.weighted:
+        _load_in_fp32(partial / component / "config.json")
     partial.replace(folder)
 
 
@@ -61,3 +62,15 @@ def _index(family: Family, base: Path) -> dict[str, Any]:
     if "safety_checker" in index:
         index["requires_safety_checker"] = False
     return index
+
+
+def _load_in_fp32(path: Path) -> None:
+    """Lets `from_pretrained` without a dtype load every component in fp32, whatever the file holds.
+
+    diffusers always does so; transformers 5 goes by the config, and a pipeline of two dtypes cannot run.
+    """
+    config = json.loads(path.read_text())
+    for key in ("dtype", "torch_dtype"):
+        if key in config:
+            config[key] = "float32"
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
