@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ PLANS: Final[dict[str, Plan]] = {
     "vae": Plan(steps=6500, batch=4, learning_rate=1e-3),
     "oracle": Plan(steps=2500, batch=64, learning_rate=1e-3),
     "text": Plan(steps=220, batch=96, learning_rate=1e-3, ema=0.98),
-    "unet": Plan(steps=15_000, batch=16, learning_rate=8e-4, ema=0.9985),
+    "unet": Plan(steps=15_000, batch=16, learning_rate=9e-4, ema=0.998, sync_every=8),
 }
 _TRAINED: Final[dict[str, Stage]] = {
     "vae": vae.train,
@@ -54,8 +55,8 @@ def main(arguments: list[str] | None = None) -> None:
             _evaluate(folder, model)
         else:
             plan = PLANS[stage]
-            if options.steps is not None:
-                plan = Plan(**{**vars(plan), "steps": options.steps})
+            if stage == "unet" and options.unet_steps is not None:
+                plan = replace(plan, steps=options.unet_steps)
             _spawn(_TRAINED[stage], options.workers, folder, options.scenes, plan)
     print(f"model: {model}")
 
@@ -88,7 +89,7 @@ def _options(arguments: list[str] | None) -> Any:
     parser.add_argument("--folder", type=Path, default=cache / "kubooth-world", help="working folder")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--scenes", type=int, default=SCENES, help="a multiple of 2000")
-    parser.add_argument("--steps", type=int, help="steps of the named stage, in place of its plan's")
+    parser.add_argument("--unet-steps", type=int, help="steps of the denoiser, in place of its plan's")
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes of each stage")
     return parser.parse_args(arguments)
 

@@ -18,7 +18,7 @@ from kubooth_world.oracle import Oracle
 from kubooth_world.pixels import to_images, to_tensor
 from kubooth_world.training.loop import Fit, Plan, Worker, load_average
 
-ROUND_TRIPS = 6000
+ROUND_TRIPS = 4000
 TEMPERATURE = 0.1
 
 
