@@ -19,6 +19,7 @@ from kubooth_world import dataset, evaluate, oracle
 from kubooth_world.training import export, text, unet, vae
 from kubooth_world.training import oracle as oracle_stage
 from kubooth_world.training.loop import Plan
+from kubooth_world.training.start import begin_with
 
 Stage = Callable[[int, int, Path, int, Plan], None]
 
@@ -44,13 +45,17 @@ def main(arguments: list[str] | None = None) -> None:
     folder: Path = options.folder
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / "small-world"
-    for stage in options.stages:
+    if options.start_from is not None:
+        begin_with(options.start_from, folder)
+    given = {"vae", "text"} if options.start_from is not None else set()
+    for stage in [stage for stage in options.stages if stage not in given]:
         print(f"== {stage}", flush=True)
         if stage == "data":
             dataset.make(folder / "data", options.scenes, options.workers)
         elif stage == "export":
             export.export_model(folder, model)
-            export.export_oracle(folder, folder / "oracle-weights.safetensors")
+            if (folder / "oracle.safetensors").exists():
+                export.export_oracle(folder, folder / "oracle-weights.safetensors")
         elif stage == "evaluate":
             _evaluate(folder, model)
         else:
@@ -70,7 +75,8 @@ def _spawn(stage: Stage, workers: int, folder: Path, scenes: int, plan: Plan) ->
 
 
 def _evaluate(folder: Path, model: Path) -> None:
-    judge = oracle.load(folder / "oracle-weights.safetensors")
+    trained = folder / "oracle-weights.safetensors"
+    judge = oracle.load(trained if trained.exists() else None)
     record, images = evaluate.evaluate(
         model,
         judge,
@@ -90,6 +96,11 @@ def _options(arguments: list[str] | None) -> Any:
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--scenes", type=int, default=SCENES, help="a multiple of 2000")
     parser.add_argument("--unet-steps", type=int, help="steps of the denoiser, in place of its plan's")
+    parser.add_argument(
+        "--start-from",
+        type=Path,
+        help="model folder whose weights the unet stage begins with; vae and text are skipped",
+    )
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes of each stage")
     return parser.parse_args(arguments)
 

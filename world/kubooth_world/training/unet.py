@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from kubooth_world import architecture, dataset
 from kubooth_world.pixels import to_tensor
 from kubooth_world.training.loop import Fit, Plan, Worker, load_average
+from kubooth_world.training.start import START
 from kubooth_world.training.text import tokenize, with_foreign_words
 
 EMPTY_SHARE: Final = 0.1
@@ -36,7 +37,9 @@ def train(rank: int, count: int, folder: Path, scenes: int, plan: Plan) -> None:
     text = architecture.build_text_encoder(shape, len(clip_tokenizer)).train()
     unet = architecture.build_unet(shape).train()
     unet.set_attn_processor(AttnProcessor())  # faster than SDPA at this size on CPUs
-    if (folder / "text.safetensors").exists():
+    if (folder / START).exists():
+        load_average(folder / START, {"unet": unet, "text": text})
+    elif (folder / "text.safetensors").exists():
         load_average(folder / "text.safetensors", {"text": text})
     fit = Fit(plan, worker, folder / "unet.safetensors", {"unet": unet, "text": text}, {"text": TEXT_RATE})
     signal = architecture.build_scheduler().alphas_cumprod
