@@ -1,7 +1,7 @@
 """The one training loop that every stage uses: workers, optimizer, averages, checkpoints, progress.
 
-On CPUs two processes of one thread each, which average their gradients, are faster and hold up better
-beside other work than one process of two threads. Every draw of a step comes from (seed, step, rank),
+On CPUs two processes of one thread each, which average their gradients, are as fast as one process of two threads
+and hold up much better beside other work. Every draw of a step comes from (seed, step, rank),
 so an interrupted run goes on exactly where its last checkpoint was.
 """
 
