@@ -1,0 +1,57 @@
+"""What a record says of where it was made: the processor, the versions, the sources. No names, no paths."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "deepspeed", "diffusers", "transformers", "accelerate")
+TELLING_FLAGS = (
+    "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8",
+)  # fmt: skip
+
+
+def machine() -> dict[str, Any]:
+    flags = set(_cpu_field("flags").split())
+    return {
+        "cpu": _cpu_field("model name") or platform.machine(),
+        "cpu_family_model": f"{_cpu_field('cpu family')}/{_cpu_field('model')}",
+        "vendor": _cpu_field("vendor_id"),
+        "cores": cores(),
+        "flags": [flag for flag in TELLING_FLAGS if flag in flags],
+        "has_amx": "amx_bf16" in flags,
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+    }
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def sources(root: Path) -> dict[str, Any]:
+    """The commit, and whether the trainer or the benchmarks differ from it."""
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", "trainer", "bench/*.py")
+    return {"commit": _git(root, "rev-parse", "HEAD"), "uncommitted_changes": bool(changed)}
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def _cpu_field(name: str) -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == name:
+            return value.strip()
+    return ""
