@@ -42,9 +42,9 @@ def build_engine(module: nn.Module, groups: list[dict[str, Any]], options: Engin
     """A DeepSpeed engine over `module` with AdamW. Collective."""
     import deepspeed
 
-    fused = next(module.parameters()).device.type == "cuda"
+    # Fused on CPUs too: one pass over ZeRO's flat vector instead of a dozen is ten times faster there.
     optimizer = torch.optim.AdamW(
-        groups, betas=options.betas, eps=options.epsilon, weight_decay=options.weight_decay, fused=fused
+        groups, betas=options.betas, eps=options.epsilon, weight_decay=options.weight_decay, fused=True
     )
     config = {
         "train_micro_batch_size_per_gpu": options.micro_batch,
@@ -56,7 +56,7 @@ def build_engine(module: nn.Module, groups: list[dict[str, Any]], options: Engin
             "stage": options.zero_stage,
             "reduce_bucket_size": BUCKET_ELEMENTS,
             "allgather_bucket_size": BUCKET_ELEMENTS,
-            "overlap_comm": fused,
+            "overlap_comm": next(module.parameters()).device.type == "cuda",
         },
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
@@ -106,7 +106,7 @@ class EngineState:
         state = self._optimizer_state()
         for shard in self.shards():
             state[shard] = {
-                "step": torch.tensor(float(step), device=shard.device if self._fused else "cpu"),
+                "step": torch.tensor(float(step), device=shard.device),  # where fused AdamW keeps it
                 **{key: torch.zeros_like(shard, requires_grad=False) for key in MOMENTS},
             }
         self._link()
@@ -125,10 +125,6 @@ class EngineState:
                 working.copy_(self._partition(parameter, value).to(working.dtype))
             else:
                 parameter.copy_(value.to(parameter.device, parameter.dtype))
-
-    @property
-    def _fused(self) -> bool:
-        return bool(self._inner().defaults.get("fused"))
 
     def _inner(self) -> torch.optim.Optimizer:
         optimizer = self._engine.optimizer
