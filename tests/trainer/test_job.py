@@ -223,5 +223,6 @@ def test_damaged_class_images_are_made_again(launch: Launch, make_config: MakeCo
     victim.write_bytes(victim.read_bytes()[:-20])
     again = launch(config).finish()
     assert any("damaged" in getattr(event, "message", "") for event in again.events)
-    assert Image.open(victim).size == (32, 32)
+    with Image.open(victim) as image:
+        assert image.size == (32, 32)
     assert weights_of(output_of(config)) == reference.weights
