@@ -132,6 +132,10 @@ class _Resolution:
                 "evaluation": spec.evaluation.model_dump(include={"prompts", "images_per_prompt", "sampler"}),
                 "output": {**spec.output.model_dump(), "uri": output},
                 "storage": self.runtime.spec.storage.model_dump(include={"endpoint", "region"}),
+                "deadlines": {
+                    "stall_seconds": spec.run_policy.progress_deadline_seconds,
+                    "rendezvous_seconds": spec.run_policy.startup_deadline_seconds,
+                },
                 "workdir": target.workdir,
             }
         )

@@ -158,6 +158,19 @@ def test_identity_and_storage_come_from_metadata_target_and_runtime() -> None:
     assert (config.workdir, config.checkpoints.uri) == ("/work", "file:///work/checkpoints")
 
 
+def test_deadlines_are_the_jobs_then_the_runtimes_then_the_built_in_ones() -> None:
+    defaults = {"defaults": {"runPolicy": {"progressDeadlineSeconds": 120, "startupDeadlineSeconds": 240}}}
+    chosen = job(runPolicy__progressDeadlineSeconds=60)
+    for manifest, runtime, expected in (
+        (job(), {}, (1800, 1800)),
+        (job(), defaults, (120, 240)),
+        (chosen, defaults, (60, 240)),
+    ):
+        deadlines = resolved(manifest, runtime).deadlines
+        assert (deadlines.stall_seconds, deadlines.rendezvous_seconds) == expected
+    assert resolved(chosen).digest() == resolved(job()).digest()
+
+
 def test_local_devices_take_the_place_of_parallelism() -> None:
     manifest = job(parallelism__nodes=4, parallelism__devicesPerNode=8, training__batchSize=6)
     config = resolved(manifest, where=target(devices=3))

@@ -76,6 +76,7 @@ CONFIG: dict[str, Any] = {
     },
     "output": {"uri": "s3://models/personalized/rex/", "format": "Diffusers", "overwrite": False},
     "storage": {"endpoint": None, "region": None},
+    "deadlines": {"stall_seconds": 1800, "rendezvous_seconds": 1800},
     "workdir": "/scratch/rex",
 }
 

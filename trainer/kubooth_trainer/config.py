@@ -155,6 +155,13 @@ class StorageConfig(Frozen):
     region: str | None
 
 
+class DeadlinesConfig(Frozen):
+    """How long ranks wait before they give up; a restart goes on from the last checkpoint."""
+
+    stall_seconds: int  # no rank has moved on: no step, no image, no byte
+    rendezvous_seconds: int  # from the launcher's start until all ranks have found each other
+
+
 class TrainConfig(Frozen):
     """One training, fully resolved."""
 
@@ -170,6 +177,7 @@ class TrainConfig(Frozen):
     evaluation: EvaluationConfig
     output: OutputConfig
     storage: StorageConfig
+    deadlines: DeadlinesConfig
     workdir: str  # scratch of this node: downloads, class images, latents; survives a restart where it can
 
     @property
@@ -179,7 +187,7 @@ class TrainConfig(Frozen):
     def digest(self) -> str:
         """SHA-256 (hex) over what decides the trained weights: equal digests may resume each other.
 
-        Leaves out where things are kept, how work is spread over devices, what is evaluated, and names.
+        Leaves out where things are kept, how work is spread over devices, what is evaluated, names and deadlines.
         """
         decisive = self.model_dump(
             mode="json",
@@ -190,6 +198,7 @@ class TrainConfig(Frozen):
                 "evaluation": True,
                 "output": True,
                 "storage": True,
+                "deadlines": True,
                 "workdir": True,
                 "model": {"name"},
                 "training": {"gradient_accumulation", "gradient_checkpointing", "compile"},
