@@ -54,12 +54,15 @@ def structural_schema(kind: type[Part]) -> Schema:
     root = _Converter(raw.get("$defs", {}), models).convert({"$ref": f"#/$defs/{kind.__name__}", **raw}, kind)
     # The API server knows these itself, and lets only rules at the root look into metadata.
     metadata_rules = root["properties"]["metadata"].get("x-kubernetes-validations", [])
-    known = {"apiVersion": "string", "kind": "string", "metadata": "object"}
-    root["properties"] |= {name: {"type": type_} for name, type_ in known.items()}
+    # Nothing but the name may be said of metadata; without it no rule could name that field.
+    named = {"properties": {"name": root["properties"]["metadata"]["properties"]["name"]}} if metadata_rules else {}
+    known = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"type": "object", **named}}
+    root["properties"] |= known
     root["required"] = [name for name in root.get("required", []) if name not in known]
-    rules = [*({**rule, "fieldPath": None} for rule in metadata_rules), *root.get("x-kubernetes-validations", [])]
+    rules = [{**rule, "fieldPath": f".metadata{rule['fieldPath']}"} for rule in metadata_rules]
+    rules += root.get("x-kubernetes-validations", [])
     if rules:
-        root["x-kubernetes-validations"] = [{k: v for k, v in rule.items() if v is not None} for rule in rules]
+        root["x-kubernetes-validations"] = rules
     return _in_order(root)
 
 

@@ -138,7 +138,7 @@ OVERRIDES = [
     ("not-yaml", "training.steps=[", "spec.training.steps: --set: '[' is not a YAML value"),
     ("below-a-value", "subject.className.x=1", "spec.subject.className.x: --set: there is no field below this one"),
     ("unknown", "training.step=50", "spec.training.step: is not a known field; did you mean steps?"),
-    ("out-of-bounds", "training.steps=0", "spec.training.steps: must be at least 1, got 0"),
+    ("out-of-bounds", "training.steps=0", "spec.training.steps: should be greater than or equal to 1, got 0"),
     ("empty", "training.steps=", "spec.training.steps: is empty: give it a value or take the line out"),
 ]
 

@@ -35,7 +35,7 @@ def test_all_errors_of_all_files_are_listed(folder: Path) -> None:
     result = validate("bad.yaml", "job.yaml", "missing.yaml")
     assert result.exit_code == 2
     assert result.output.splitlines() == [
-        "bad.yaml: spec.training.steps: must be at least 1, got 0",
+        "bad.yaml: spec.training.steps: should be greater than or equal to 1, got 0",
         "bad.yaml: spec.trainig: is not a known field; did you mean training?",
         "job.yaml: ok",
         "missing.yaml: cannot be read: No such file or directory",
@@ -57,7 +57,7 @@ def test_json_lists_paths_and_messages(folder: Path) -> None:
         {
             "file": "bad.yaml",
             "ok": False,
-            "errors": [{"path": "spec.training.steps", "message": "must be at least 1, got 0"}],
+            "errors": [{"path": "spec.training.steps", "message": "should be greater than or equal to 1, got 0"}],
         },
         {"file": "job.yaml", "ok": True, "errors": []},
     ]
@@ -87,7 +87,10 @@ def test_a_bad_runtime_is_said_and_the_jobs_are_still_checked(folder: Path) -> N
 
 def test_overrides_are_applied_first(folder: Path) -> None:
     result = validate("job.yaml", "--set", "training.steps=0")
-    assert (result.exit_code, result.output) == (2, "job.yaml: spec.training.steps: must be at least 1, got 0\n")
+    assert (result.exit_code, result.output) == (
+        2,
+        "job.yaml: spec.training.steps: should be greater than or equal to 1, got 0\n",
+    )
 
 
 def test_what_this_version_does_not_do_is_said(folder: Path) -> None:

@@ -112,7 +112,7 @@ class SubjectSpec(SubjectDefaults):
         location_rule("images"),
         Rule(
             field="className",
-            cel="!self.className.contains('{') && !self.className.matches('^ *$')",
+            cel="!self.className.contains('{') && !self.className.matches('^ +$')",
             message="must be a plain noun such as dog",
             holds=lambda subject: "{" not in subject.class_name and subject.class_name.strip(" ") != "",
         ),

@@ -56,6 +56,7 @@ def path_of(loc: Sequence[int | str], prefix: str = "") -> str:
 
 
 def _sentence(detail: ErrorDetails, kind: type[Part]) -> str:
+    """One finding. Bounds are in the API server's own words: one error reads the same everywhere."""
     context: dict[str, Any] = detail.get("ctx", {})
     got = f", got {quoted(detail['input'])}"
     match detail["type"]:
@@ -78,27 +79,25 @@ def _sentence(detail: ErrorDetails, kind: type[Part]) -> str:
         case "literal_error":
             return _not_one_of(detail, kind) + got
         case "greater_than_equal":
-            return f"must be at least {plain(context['ge'])}" + got
+            return f"should be greater than or equal to {plain(context['ge'])}" + got
         case "greater_than":
-            return f"must be more than {plain(context['gt'])}" + got
+            return f"should be greater than {plain(context['gt'])}" + got
         case "less_than_equal":
-            return f"must be at most {plain(context['le'])}" + got
+            return f"should be less than or equal to {plain(context['le'])}" + got
         case "less_than":
-            return f"must be less than {plain(context['lt'])}" + got
+            return f"should be less than {plain(context['lt'])}" + got
         case "multiple_of":
-            return f"must be a multiple of {context['multiple_of']}" + got
-        case "string_too_short" if context["min_length"] == 1:
-            return "must not be empty"
+            return f"should be a multiple of {context['multiple_of']}" + got
         case "string_too_short":
-            return f"must have at least {context['min_length']} characters" + got
-        case "string_too_long":
+            return f"should be at least {context['min_length']} chars long" + got
+        case "string_too_long":  # where the API server counts characters and says bytes
             return f"must have at most {context['max_length']} characters, got {len(str(detail['input']))}"
         case "string_pattern_mismatch":
-            return f"must match {context['pattern']}" + got
+            return f"should match '{context['pattern']}'" + got
         case "too_short":
-            return "must have at least one entry"
+            return f"should have at least {context['min_length']} items"
         case "too_long":
-            return f"must have at most {context['max_length']} entries, got {context['actual_length']}"
+            return f"must have at most {context['max_length']} items, got {context['actual_length']}"
         case "tuple_type" | "list_type":
             return "must be a list" + got
         case "model_type" | "model_attributes_type" | "dict_type":
