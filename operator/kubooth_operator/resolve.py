@@ -15,10 +15,10 @@ from pydantic import ValidationError
 
 from kubooth_operator.api.fields import Part, facts_of
 from kubooth_operator.api.job import JobSpec, PersonalizationJob
-from kubooth_operator.api.problems import FieldError, SpecError, closest, field_errors, sub_parts
+from kubooth_operator.api.problems import FieldError, Refusal, SpecError, closest, field_errors, sub_parts
 from kubooth_operator.api.runtime import PersonalizationRuntime
 from kubooth_operator.locations import LocationError, absolute, is_under_any
-from kubooth_operator.supported import unsupported
+from kubooth_operator.supported import unsupported, unsupported_of_runtime
 from kubooth_trainer.config import CONFIG_VERSION, TrainConfig
 
 
@@ -84,7 +84,7 @@ class _Resolution:
     def __init__(self, job: PersonalizationJob, spec: JobSpec, runtime: PersonalizationRuntime, target: Target) -> None:
         self.job, self.spec, self.runtime, self.target = job, spec, runtime, target
         self.limits = runtime.spec.limits
-        self.errors: list[FieldError] = unsupported(spec)
+        self.errors: list[FieldError] = [*unsupported(spec), *unsupported_of_runtime(runtime)]
         self.nodes = 1 if target.devices else spec.parallelism.nodes or 1
         self.devices_per_node = target.devices or spec.parallelism.devices_per_node or 1
 
@@ -140,8 +140,8 @@ class _Resolution:
             }
         )
 
-    def _fail(self, path: str, message: str) -> None:
-        self.errors.append(FieldError(path, message))
+    def _fail(self, path: str, message: str, refusal: Refusal = "InvalidSpec") -> None:
+        self.errors.append(FieldError(path, message, refusal))
 
     @property
     def _runtime_name(self) -> str:
@@ -153,16 +153,19 @@ class _Resolution:
             self._fail(
                 "spec.runtimeRef.name",
                 f"{self._runtime_name} does not serve namespace {self.target.namespace}",
+                "NamespaceNotAllowed",
             )
         if self.limits.require_consent and self.spec.subject.consent is not True:
             self._fail(
                 "spec.subject.consent",
                 f"must be true: {self._runtime_name} requires a statement that every person shown agreed",
+                "ConsentRequired",
             )
         wanted, classes = self.spec.priority_class_name, self.limits.priority_classes
         if wanted is not None and classes is not None and wanted not in classes:
             known = ", ".join(classes) or "none"
-            self._fail("spec.priorityClassName", f"{self._runtime_name} allows: {known}; got {wanted}")
+            message = f"{self._runtime_name} allows: {known}; got {wanted}"
+            self._fail("spec.priorityClassName", message, "PriorityClassNotAllowed")
 
     def _check_sizes(self) -> None:
         devices = self.nodes * self.devices_per_node
@@ -175,17 +178,19 @@ class _Resolution:
                 "spec.parallelism.devicesPerNode",
                 f"must be at most {accelerator.per_node}, the devices of a node of {self._runtime_name}, "
                 f"got {self.devices_per_node}",
+                "LimitExceeded",
             )
         if self.limits.devices is not None and devices > self.limits.devices:
             self._fail(
                 "spec.parallelism.devicesPerNode",
                 f"{self._runtime_name} allows at most {self.limits.devices} devices over all nodes, got {devices}",
+                "LimitExceeded",
             )
         if self.limits.steps is not None and steps > self.limits.steps:
             self._too_many("spec.training.steps", self.limits.steps, steps)
 
     def _too_many(self, path: str, limit: int, got: int) -> None:
-        self._fail(path, f"must be at most {limit} by the limits of {self._runtime_name}, got {got}")
+        self._fail(path, f"must be at most {limit} by the limits of {self._runtime_name}, got {got}", "LimitExceeded")
 
     def _check_division(self) -> None:
         devices = self.nodes * self.devices_per_node
@@ -209,7 +214,9 @@ class _Resolution:
         close = closest(model.name or "", list(catalogue))
         known = ", ".join(sorted(catalogue, key=lambda name: (name != close, name))) or "none"
         hint = f" (did you mean {close}?)" if close else ""
-        self._fail("spec.model.name", f"{self._runtime_name} has no model {model.name}{hint}; known: {known}")
+        self._fail(
+            "spec.model.name", f"{self._runtime_name} has no model {model.name}{hint}; known: {known}", "ModelNotFound"
+        )
         return ""
 
     def _location(self, path: str, uri: str, *, reads: bool) -> str:
@@ -222,5 +229,6 @@ class _Resolution:
         if not is_under_any(location, prefixes, namespace=self.target.namespace):
             allowed = ", ".join(each.replace("{namespace}", self.target.namespace) for each in prefixes) or "nowhere"
             verb = "read from" if reads else "write to"
-            self._fail(path, f"{self._runtime_name} lets jobs {verb} {allowed} only, got {location}")
+            message = f"{self._runtime_name} lets jobs {verb} {allowed} only, got {location}"
+            self._fail(path, message, "LocationNotAllowed")
         return location

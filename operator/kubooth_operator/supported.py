@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from kubooth_operator.api.job import JobSpec
 from kubooth_operator.api.problems import FieldError
+from kubooth_operator.api.runtime import PersonalizationRuntime
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,18 @@ _GAPS = (
 
 def unsupported(spec: JobSpec) -> list[FieldError]:
     """One error for each thing the spec asks for that this version does not do."""
+    return [_not_supported(gap.path, words) for gap in _GAPS if (words := gap.asked_for(spec)) is not None]
+
+
+def unsupported_of_runtime(runtime: PersonalizationRuntime) -> list[FieldError]:
+    """One error for each thing a job's runtime sets that this version does not do."""
+    set_here = {"modelCache": runtime.spec.model_cache, "priorCache": runtime.spec.prior_cache}
     return [
-        FieldError(gap.path, f"{words} is not supported by this version")
-        for gap in _GAPS
-        if (words := gap.asked_for(spec)) is not None
+        _not_supported("spec.runtimeRef.name", f"{field}, which runtime {runtime.metadata.name} sets,")
+        for field, value in set_here.items()
+        if value is not None
     ]
+
+
+def _not_supported(path: str, words: str) -> FieldError:
+    return FieldError(path, f"{words} is not supported by this version", "UnsupportedFeature")

@@ -288,6 +288,29 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
     ]
 
 
+REFUSALS = [
+    ("limit", {}, {"limits": {"steps": 500}}, "LimitExceeded"),
+    ("nodes", {"parallelism__nodes": 3, "training__batchSize": 3}, {"limits": {"nodes": 2}}, "LimitExceeded"),
+    ("consent", {}, {"limits": {"requireConsent": True}}, "ConsentRequired"),
+    ("priority", {"priorityClassName": "urgent"}, {"limits": {"priorityClasses": []}}, "PriorityClassNotAllowed"),
+    ("namespace", {}, {"allowedNamespaces": ["team-b"]}, "NamespaceNotAllowed"),
+    ("location", {}, {"limits": {"readPrefixes": []}}, "LocationNotAllowed"),
+    ("model", {"model": {"name": "x"}}, {}, "ModelNotFound"),
+    ("feature", {"method": "LoRA"}, {}, "UnsupportedFeature"),
+    ("model-cache", {}, {"modelCache": {"hostPath": "/models"}}, "UnsupportedFeature"),
+    ("prior-cache", {}, {"priorCache": {"uri": "s3://priors/"}}, "UnsupportedFeature"),
+    ("merge", {"training__warmupSteps": 801}, {}, "InvalidSpec"),
+    ("division", {"training__batchSize": 3, "parallelism__nodes": 2}, {}, "InvalidSpec"),
+]
+
+
+@pytest.mark.parametrize(("fields", "spec", "refusal"), [c[1:] for c in REFUSALS], ids=[c[0] for c in REFUSALS])
+def test_a_refusal_has_a_stable_reason(fields: dict[str, Any], spec: dict[str, Any], refusal: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        resolved(job(**fields), spec)
+    assert caught.value.refusal == refusal
+
+
 # Locations
 
 

@@ -5,13 +5,27 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from kubooth_operator.api.fields import Part, plain
 from kubooth_trainer.errors import ConfigError
+
+Refusal = Literal[
+    "InvalidSpec",
+    "InvalidRuntime",
+    "RuntimeNotFound",
+    "NamespaceNotAllowed",
+    "LimitExceeded",
+    "LocationNotAllowed",
+    "ModelNotFound",
+    "ConsentRequired",
+    "PriorityClassNotAllowed",
+    "UnsupportedFeature",
+]
+"""Why a job is not accepted, as a word that does not change between releases."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +34,7 @@ class FieldError:
 
     path: str
     message: str
+    refusal: Refusal = "InvalidSpec"
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message}" if self.path else self.message
@@ -31,6 +46,11 @@ class SpecError(ConfigError):
     def __init__(self, errors: Sequence[FieldError]) -> None:
         self.errors = tuple(errors)
         super().__init__("\n".join(str(error) for error in self.errors))
+
+    @property
+    def refusal(self) -> Refusal:
+        """The reason of the first error: what condition Accepted gives."""
+        return self.errors[0].refusal if self.errors else "InvalidSpec"
 
 
 def whole_file(message: str) -> SpecError:
