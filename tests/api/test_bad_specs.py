@@ -57,5 +57,6 @@ def test_the_error_reads_as_one_line_for_each_finding() -> None:
     with pytest.raises(SpecError) as caught:
         parse(job(training__steps=0, training__seed=-1), PersonalizationJob)
     assert str(caught.value) == (
-        "spec.training.steps: should be greater than or equal to 1, got 0\nspec.training.seed: should be greater than or equal to 0, got -1"
+        "spec.training.steps: should be greater than or equal to 1, got 0\n"
+        "spec.training.seed: should be greater than or equal to 0, got -1"
     )

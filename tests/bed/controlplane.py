@@ -67,11 +67,16 @@ class ControlPlane:
         return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.folder), "KUBECONFIG": str(self.admin)}
 
     def kubectl(
-        self, *args: str | Path, input: str | None = None, check: bool = True, kubeconfig: Path | None = None
+        self,
+        *args: str | Path,
+        input: str | None = None,
+        check: bool = True,
+        kubeconfig: Path | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Runs kubectl as admin, or as whom `kubeconfig` is for."""
+        """Runs kubectl as admin, or as whom `kubeconfig` is for; `env` adds to its environment."""
         command = [str(self.kubectl_program), *map(str, args)]
-        env = {**self.environment, **({"KUBECONFIG": str(kubeconfig)} if kubeconfig else {})}
+        env = {**self.environment, **(env or {}), **({"KUBECONFIG": str(kubeconfig)} if kubeconfig else {})}
         done = subprocess.run(
             command, input=input, capture_output=True, text=True, env=env, timeout=KUBECTL_SECONDS, cwd=self.folder
         )
