@@ -1,7 +1,7 @@
 """Status of a job: what was observed, and by whom it is written.
 
-Operator: phase, reason, message, conditions, observedGeneration, attempts, restarts, failure, runtimeSnapshot,
-resolved, deviceSeconds. Trainer (rank 0, its own field manager, always its whole set): stages, progress, checkpoint,
+Operator: phase, reason, message, conditions, observedGeneration, startTime, completionTime, attempts, restarts,
+attempt, activeSeconds, deviceSeconds, failure, runtimeSnapshot, resolved. Trainer (rank 0, its own field manager, always its whole set): stages, progress, checkpoint,
 identifier, prior, output, report.
 """
 
@@ -19,6 +19,7 @@ from kubooth_trainer.config import StageName
 StageState = Literal["Pending", "Running", "Succeeded", "Skipped", "Failed"]
 Phase = Literal["Pending", "Suspended", "Starting", "Running", "Succeeded", "Failed"]
 ConditionType = Literal["Accepted", "PodsReady", "Succeeded", "Failed", "Suspended", "QualityAccepted"]
+Outcome = Literal["Retry", "Disrupted", "Suspended", "Failed"]
 Reason = Annotated[str, Field(max_length=128)]
 Short = Annotated[str, Field(max_length=256)]
 Location = Annotated[str, Field(max_length=2048)]
@@ -107,6 +108,32 @@ class FailureStatus(Observed):
     )
 
 
+class AttemptStatus(Observed):
+    """The newest attempt: what the operator has to remember of it from one pass to the next."""
+
+    number: Count = Field(description="Which attempt; the same as `attempts`.")
+    start_time: datetime | None = Field(
+        default=None, description="Since when its pods may start. Absent while a queue holds it back."
+    )
+    ready_time: datetime | None = Field(default=None, description="When all its pods were ready for the first time.")
+    end_time: datetime | None = Field(default=None, description="When it had ended, or was ended.")
+    outcome: Outcome | None = Field(
+        default=None,
+        description="What its end leads to: Retry and Disrupted to another attempt (only the first counts against "
+        "maxRestarts), Suspended to a pause, Failed to the end of the job.",
+    )
+    retry_time: datetime | None = Field(default=None, description="Before this time the next one does not begin.")
+
+
+class RuntimeSnapshot(Observed):
+    """A runtime as it was when the job was accepted."""
+
+    name: Annotated[str, Field(max_length=253)] = Field(description="Its name.")
+    uid: Annotated[str, Field(max_length=64)] | None = Field(default=None, description="Its UID.")
+    generation: Count | None = Field(default=None, description="Its generation.")
+    spec: dict[str, Any] = Field(description="Its spec.")
+
+
 class JobStatus(Observed):
     """What was observed of a job."""
 
@@ -134,13 +161,21 @@ class JobStatus(Observed):
     report: ReportStatus | None = Field(default=None, description="The page to look at.")
     attempts: Count | None = Field(default=None, description="Attempts started, resumed ones included.")
     restarts: Count | None = Field(default=None, description="Restarts that count against maxRestarts.")
+    attempt: AttemptStatus | None = Field(default=None, description="The newest attempt, as the operator follows it.")
+    start_time: datetime | None = Field(default=None, description="When the first attempt was started.")
+    completion_time: datetime | None = Field(default=None, description="When the job had succeeded or failed.")
+    active_seconds: Annotated[float, Field(ge=0)] | None = Field(
+        default=None,
+        description="Time that ended attempts ran, in seconds; with the present one it is held against "
+        "activeDeadlineSeconds. Time in a queue, in suspension and between attempts does not count.",
+    )
     device_seconds: Annotated[float, Field(ge=0)] | None = Field(
-        default=None, description="Time that devices were held, summed over devices, in seconds."
+        default=None, description="Time that ended attempts held devices, summed over devices, in seconds."
     )
     failure: FailureStatus | None = Field(default=None, description="Why the job, or its last attempt, failed.")
     resolved: dict[str, Any] | None = Field(
         default=None, description="The spec with every value settled: job, then runtime, then built-in."
     )
-    runtime_snapshot: dict[str, Any] | None = Field(
+    runtime_snapshot: RuntimeSnapshot | None = Field(
         default=None, description="The runtime as it was when the job was accepted; later edits change nothing."
     )
