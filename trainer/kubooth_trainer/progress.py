@@ -2,6 +2,7 @@
 
 Only rank 0 holds sinks. A sink that fails is dropped with a warning: it never stops training. The terminal and
 `--json` read the JSON lines that `JsonLines` writes to standard output; everything else goes to standard error.
+On every rank the reporter also knows when work has moved, and tells who asked: a heartbeat, a watchdog.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol, TextIO
 
@@ -61,6 +62,26 @@ class CheckpointEvent:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ResumedEvent:
+    """Training goes on from this checkpoint. `time` is when it was whole."""
+
+    uri: str
+    step: int
+    time: float
+    type: str = "resumed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorEvent:
+    """Where the class images came from."""
+
+    source: Literal["Hit", "Partial", "Generated", "Provided"]  # all kept, some kept, none, the user's own
+    images: int
+    cache_key: str | None
+    type: str = "prior"
+
+
+@dataclass(frozen=True, kw_only=True)
 class WarningEvent:
     """Something a person should know; training goes on."""
 
@@ -87,6 +108,8 @@ class ResultEvent:
     identifier: str
     seconds: float
     bytes: int
+    output: str = ""  # URI of the folder that holds them all
+    manifest_digest: str = ""  # SHA-256 (hex) of manifest.json
     type: str = "result"
 
 
@@ -100,12 +123,24 @@ class FailedEvent:
     type: str = "failed"
 
 
-Event = StageEvent | ProgressEvent | CheckpointEvent | WarningEvent | InfoEvent | ResultEvent | FailedEvent
+Event = (
+    StageEvent
+    | ProgressEvent
+    | CheckpointEvent
+    | ResumedEvent
+    | PriorEvent
+    | WarningEvent
+    | InfoEvent
+    | ResultEvent
+    | FailedEvent
+)
 
 EVENT_TYPES: dict[str, type[Any]] = {
     "stage": StageEvent,
     "progress": ProgressEvent,
     "checkpoint": CheckpointEvent,
+    "resumed": ResumedEvent,
+    "prior": PriorEvent,
     "warning": WarningEvent,
     "info": InfoEvent,
     "result": ResultEvent,
@@ -152,6 +187,7 @@ class Reporter:
     stages: dict[StageName, StageEvent] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     history: list[ProgressEvent] = field(default_factory=list)
+    on_move: list[Callable[[], None]] = field(default_factory=list)
 
     def plan(self, skipped: Sequence[StageName] = ()) -> None:
         """Announces every stage, so that a reader sees the whole way from the start."""
@@ -165,7 +201,10 @@ class Reporter:
         )
 
     def advance(self, stage: StageName, done: int) -> None:
+        """`done` is the new count; the same as before says nothing."""
         now = self.stages[stage]
+        if (now.done, now.state) == (done, "Running"):
+            return
         self._stage(
             stage=stage, state="Running", done=done, total=now.total, unit=now.unit, start=now.start, end=None,
             note=now.note,
@@ -179,12 +218,24 @@ class Reporter:
             note=note or now.note,
         )  # fmt: skip
 
+    def fail(self) -> None:
+        """Closes the stages that were at work: the run has failed."""
+        for event in [event for event in self.stages.values() if event.state == "Running"]:
+            self.end(event.stage, state="Failed")
+
+    def moved(self) -> None:
+        """Work has moved on, in a way that no event tells: some bytes, a file, a part of a stage."""
+        for listener in self.on_move:
+            listener()
+
     def emit(self, event: Event) -> None:
         """Hands an event to every sink; a sink that raises is dropped, and said once."""
         if isinstance(event, ProgressEvent):
             self.history.append(event)
         if isinstance(event, WarningEvent):
             self.warnings.append(event.message)
+        if isinstance(event, StageEvent | ProgressEvent | CheckpointEvent):
+            self.moved()
         for sink in list(self.sinks):
             try:
                 sink.emit(event)

@@ -1,0 +1,332 @@
+"""The trainer's part of a job's status, kept whole and delivered without ever holding up training.
+
+A sink of `progress`, made by `main` on rank 0. It folds events into the fields that the trainer owns (stages,
+progress, checkpoint, identifier, prior, output, report; names as in the CRD) and hands the newest state to outlets:
+a file for the launcher, which puts it into the termination message, and on a cluster the job's status, by
+server-side apply. A dead API server costs freshness and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from kubooth_trainer.config import JobIdentity, StageName
+from kubooth_trainer.progress import (
+    CheckpointEvent,
+    Event,
+    InfoEvent,
+    PriorEvent,
+    ProgressEvent,
+    ResultEvent,
+    ResumedEvent,
+    StageEvent,
+)
+
+FIELD_MANAGER = "kubooth-trainer"
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+API_SECONDS_BETWEEN = 10.0  # stage ends do not wait for it
+FILE_SECONDS_BETWEEN = 0.5
+FLUSH_SECONDS = 3.0  # less than the launcher leaves a failed rank
+_LONGEST_PAUSE = 60.0
+_LAST_PAUSE = 0.3  # between tries at the end
+
+Status = dict[str, Any]
+
+
+class StatusSink:
+    """Folds events and offers the whole state to every outlet. Nothing here blocks."""
+
+    def __init__(self, outlets: list[Outlet], *, total_steps: int, clock: Callable[[], float] = time.time) -> None:
+        self._outlets = outlets
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._state = _State(total=total_steps, moved_at=clock())
+
+    def emit(self, event: Event) -> None:
+        with self._lock:
+            ended = self._state.apply(event)
+            status = self._state.status()
+        for outlet in self._outlets:
+            outlet.offer(status, now=ended)
+
+    def moved(self) -> None:
+        """The heartbeat: work has moved, here or on another rank. Any thread may call it."""
+        with self._lock:
+            self._state.moved_at = self._clock()
+            status = self._state.status()
+        for outlet in self._outlets:
+            outlet.offer(status)
+
+    def close(self, seconds: float = FLUSH_SECONDS) -> None:
+        """Delivers the last state, as far as that is possible within `seconds`."""
+        deadline = time.monotonic() + seconds
+        for outlet in self._outlets:
+            outlet.close()
+        for outlet in self._outlets:
+            outlet.wait(max(0.1, deadline - time.monotonic()))
+
+
+@dataclass
+class _State:
+    total: int  # steps
+    moved_at: float  # Unix seconds
+    stages: dict[StageName, StageEvent] = field(default_factory=dict)
+    step: int = 0
+    progress: ProgressEvent | None = None
+    checkpoint: CheckpointEvent | ResumedEvent | None = None
+    identifier: str | None = None
+    prior: PriorEvent | None = None
+    result: ResultEvent | None = None
+
+    def apply(self, event: Event) -> bool:
+        """Takes one event in; True where a stage ended or the result stands."""
+        match event:
+            case StageEvent():
+                before = self.stages.get(event.stage)
+                self.stages[event.stage] = event
+                if event.stage == "Train" and event.state in ("Running", "Succeeded", "Failed"):
+                    self.step = event.done
+                return event.end is not None and (before is None or before.state != event.state)
+            case ProgressEvent():
+                self.progress, self.step = event, event.step
+            case CheckpointEvent() | ResumedEvent():
+                self.checkpoint = event
+            case InfoEvent() if event.key == "identifier":
+                self.identifier = event.value[:64]
+            case PriorEvent():
+                self.prior = event
+            case ResultEvent():
+                self.result = event
+                self.identifier = event.identifier[:64]
+                return True
+        return False
+
+    def status(self) -> Status:
+        """All that is known, in the names and types of the CRD; nothing stands for what is not known."""
+        status: Status = {
+            "stages": [_stage(event) for event in self.stages.values()],
+            "progress": self._progress(),
+            "identifier": self.identifier,
+        }
+        if self.checkpoint is not None:
+            saved = self.checkpoint
+            status["checkpoint"] = {"uri": saved.uri, "step": saved.step, "time": _rfc3339(saved.time)}
+        if self.prior is not None:
+            status["prior"] = _known(cacheKey=self.prior.cache_key, source=self.prior.source, images=self.prior.images)
+        if self.result is not None:
+            status["output"] = _known(
+                uri=self.result.output or self.result.model,
+                manifestDigest=self.result.manifest_digest or None,
+                bytes=self.result.bytes,
+            )
+            status["report"] = {"uri": self.result.report}
+        return _known(**status)
+
+    def _progress(self) -> Status:
+        step = self.total if self.result is not None else self.step
+        share = 100 * step / self.total
+        now = self.progress
+        training = now is not None and self.stages.get("Train", _NO_STAGE).state == "Running"
+        return _known(
+            step=step,
+            total=self.total,
+            percent=round(share, 1),
+            summary=f"{step}/{self.total} {int(share)}%",
+            loss=now.loss if now else None,
+            samplesPerSecond=round(now.samples_per_second, 3) if now else None,
+            etaSeconds=round(now.eta_seconds) if now and training else None,
+            eta=duration(now.eta_seconds) if now and training else None,
+            updatedAt=_rfc3339(self.moved_at),
+        )
+
+
+_NO_STAGE = StageEvent(stage="Train", state="Pending", done=0, total=0, unit="", start=None, end=None)
+
+
+def _stage(event: StageEvent) -> Status:
+    counted = bool(event.unit)
+    return _known(
+        name=event.stage,
+        state=event.state,
+        start=_rfc3339(event.start),
+        end=_rfc3339(event.end),
+        done=event.done if counted else None,
+        total=event.total if counted else None,
+        unit=event.unit or None,
+        note=event.note[:1024] or None,
+    )
+
+
+def _known(**fields: Any) -> Status:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _rfc3339(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def duration(seconds: float) -> str:
+    """As in "45s", "3m10s", "2h05m", "1d03h"."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    if whole < 86_400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 86_400}d{whole % 86_400 // 3600:02}h"
+
+
+class Outlet:
+    """Delivers the newest state from a thread of its own: one at a time, not too often, again after a failure."""
+
+    def __init__(self, name: str, write: Callable[[Status], None], *, seconds_between: float) -> None:
+        self._name = name
+        self._write = write
+        self._seconds_between = seconds_between
+        self._changed = threading.Condition()
+        self._waiting: Status | None = None
+        self._urgent = False
+        self._closing = False
+        self._failures = 0
+        self._not_before = 0.0
+        self._thread = threading.Thread(target=self._deliver, name=f"status to {name}", daemon=True)
+        self._thread.start()
+
+    def offer(self, status: Status, *, now: bool = False) -> None:
+        """Replaces what waits to be delivered. `now`: do not wait for the time between deliveries to pass."""
+        with self._changed:
+            self._waiting = status
+            self._urgent = self._urgent or now
+            self._changed.notify()
+
+    def close(self) -> None:
+        """What waits is delivered at once; nothing is taken any more."""
+        with self._changed:
+            self._closing = True
+            self._not_before = 0.0
+            self._changed.notify()
+
+    def wait(self, seconds: float) -> None:
+        """Waits for the last delivery. The thread ends with the process in any case."""
+        self._thread.join(seconds)
+
+    def _deliver(self) -> None:
+        while (status := self._next()) is not None:
+            try:
+                self._write(status)
+            except Exception as error:  # noqa: BLE001 - whatever it was, training goes on and it is tried again
+                self._failed(status, error)
+            else:
+                self._succeeded()
+
+    def _next(self) -> Status | None:
+        """Waits for the next state and for its time; None when closed and all is delivered."""
+        with self._changed:
+            while True:
+                if self._waiting is None:
+                    if self._closing:
+                        return None
+                    self._changed.wait()
+                    continue
+                early = self._not_before - time.monotonic()
+                if early > 0 and (self._failures or not self._urgent):
+                    self._changed.wait(early)
+                    continue
+                status, self._waiting, self._urgent = self._waiting, None, False
+                return status
+
+    def _failed(self, status: Status, error: Exception) -> None:
+        with self._changed:
+            self._failures += 1
+            if self._waiting is None:
+                self._waiting = status
+            pause = _LAST_PAUSE if self._closing else min(_LONGEST_PAUSE, 2.0**self._failures)
+            self._not_before = time.monotonic() + pause
+        if self._failures == 1:
+            print(f"{self._name} cannot be written now, which is tried again: {error}", file=sys.stderr, flush=True)
+
+    def _succeeded(self) -> None:
+        if self._failures:
+            print(f"{self._name} is written again", file=sys.stderr, flush=True)
+        with self._changed:
+            self._failures = 0
+            self._not_before = 0.0 if self._closing else time.monotonic() + self._seconds_between
+
+
+def file_outlet(path: Path) -> Outlet:
+    """The summary for the launcher, replaced as a whole."""
+
+    def write(status: Status) -> None:
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(status))
+        partial.replace(path)
+
+    return Outlet("the summary for the launcher", write, seconds_between=FILE_SECONDS_BETWEEN)
+
+
+def api_outlet(job: JobIdentity, server: str | None = None, credentials: Path = SERVICE_ACCOUNT) -> Outlet:
+    """The status of the pod's own job, with the credentials of the pod's service account."""
+    api = StatusApi(job, server or in_cluster_server(), credentials)
+    return Outlet("the status of the job", api.write, seconds_between=API_SECONDS_BETWEEN)
+
+
+def in_cluster_server() -> str:
+    """The API server as pods find it."""
+    host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+
+
+class StatusRefusedError(Exception):
+    """The API server answered, and the answer is no."""
+
+
+class StatusApi:
+    """Server-side apply, with force, of the trainer's fields in the status of one job."""
+
+    def __init__(self, job: JobIdentity, server: str, credentials: Path) -> None:
+        import urllib3  # comes with botocore
+
+        authority = credentials / "ca.crt"
+        self._credentials = credentials
+        self._http = urllib3.PoolManager(
+            ca_certs=str(authority) if authority.exists() else None,
+            timeout=urllib3.Timeout(connect=5.0, read=10.0),
+            retries=False,
+        )
+        path = f"/apis/kubooth.io/v1alpha1/namespaces/{job.namespace}/personalizationjobs/{job.name}/status"
+        self._url = f"{server}{path}?fieldManager={FIELD_MANAGER}&force=true"
+        self._head = {
+            "apiVersion": "kubooth.io/v1alpha1",
+            "kind": "PersonalizationJob",
+            # The uid is a precondition: a job that was deleted and made again under this name is another job.
+            "metadata": _known(name=job.name, namespace=job.namespace, uid=job.uid),
+        }
+
+    def write(self, status: Status) -> None:
+        """One request. Raises StatusRefusedError, or urllib3's error where there was no answer."""
+        token = (self._credentials / "token").read_text().strip()  # read anew: the kubelet replaces it
+        answer = self._http.request(
+            "PATCH",
+            self._url,
+            body=json.dumps({**self._head, "status": status}).encode(),
+            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/apply-patch+yaml"},
+        )
+        if answer.status >= 300:
+            raise StatusRefusedError(f"HTTP {answer.status}: {_reason(answer.data)}")
+
+
+def _reason(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["message"])[:300]
+    except (ValueError, KeyError, TypeError):
+        return "no reason given"
