@@ -117,6 +117,21 @@ def test_another_jobs_result(place, tmp_path: Path, other: dict[str, object]) ->
         check_output(at(place, **other))
 
 
+def test_reserved_names_are_no_part_of_an_output(place, tmp_path: Path) -> None:
+    """Checkpoints live below the output while the job runs: whoever publishes, checks or verifies passes them over."""
+    saved = place.put("out/.kubooth/checkpoints/attempt-1/step-000100/weights.safetensors", b"weights")
+    assert check_output(at(place)) == Absent()
+    put(at(place), result(tmp_path / "a"))
+    assert verify(place.storage, place.at("out")) == []
+    assert place.storage.read_bytes(saved) == b"weights"
+    put(at(place, overwrite=True, name="max"), result(tmp_path / "b", other="1"))
+    assert verify(place.storage, place.at("out")) == []
+    assert place.storage.read_bytes(saved) == b"weights"
+    assert [file.name for file in read_manifest(place.storage, place.at("out")).files] == ["other"]
+    lookalike = place.put("out/.kubooth-too", b"")
+    assert verify(place.storage, place.at("out")) == [f"{lookalike}: is not in the manifest"]
+
+
 def test_foreign_files(place, tmp_path: Path) -> None:
     place.put("out/holiday.jpg", b"precious")
     for attempt in (lambda: check_output(at(place)), lambda: put(at(place), result(tmp_path / "a"))):

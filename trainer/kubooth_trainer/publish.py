@@ -4,6 +4,9 @@
 instant. A claim (`kubooth-job.json`) says whose the place is and which attempt writes. Every write and delete is
 conditional on what was listed just before the claim was seen to be ours: an attempt that was cut off and replaced
 can therefore never change what its successor has written, however late its requests arrive.
+
+Names below `.kubooth/` are reserved for work in progress, such as checkpoints: they are not part of an output, and
+nothing here looks at them.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from kubooth_trainer.storage.files import os_failure
 
 CLAIM = "kubooth-job.json"
 MANIFEST = "manifest.json"
+RESERVED = ".kubooth/"
 _ROUNDS = 5  # how often a moving destination is looked at again
 
 
@@ -124,7 +128,7 @@ Existing = Absent | SameJobComplete | SameJobPartial | Replaceable
 def check_output(destination: Destination) -> Existing:
     """What stands at the destination. Writes nothing. Raises OutputExistsError if it is not ours to replace."""
     storage, uri = destination.storage, destination.uri
-    entries = {entry.name: entry for entry in storage.list(uri)}
+    entries = _list(storage, uri)
     if not entries:
         return Absent()
     owner = _read_claim(destination)[0] if CLAIM in entries else None
@@ -177,7 +181,7 @@ def verify(storage: Storage, uri: str) -> list[str]:
     manifest = read_manifest(storage, uri)
     if manifest is None:
         return [f"{uri}: there is no manifest: this is not a whole result"]
-    found = {entry.name: entry for entry in storage.list(uri)}
+    found = _list(storage, uri)
     faults = []
     for file in manifest.files:
         entry = found.pop(file.name, None)
@@ -194,7 +198,7 @@ def verify(storage: Storage, uri: str) -> list[str]:
 def _fill(destination: Destination, folder: Path, manifest: Manifest, on_progress: Progress | None) -> Manifest:
     """One round: look, see that the claim is still ours, then change only what was looked at."""
     storage, uri = destination.storage, destination.uri
-    found = {entry.name: entry for entry in storage.list(uri)}
+    found = _list(storage, uri)
     standing = read_manifest(storage, uri) if MANIFEST in found else None
     _require_claim(destination)
 
@@ -223,10 +227,15 @@ def _fill(destination: Destination, folder: Path, manifest: Manifest, on_progres
     return manifest
 
 
+def _list(storage: Storage, uri: str) -> dict[str, Entry]:
+    """The files of an output by name, without what is reserved."""
+    return {entry.name: entry for entry in storage.list(uri) if not entry.name.startswith(RESERVED)}
+
+
 def _describe(folder: Path) -> Iterator[ManifestFile]:
     try:
         for name in sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()):
-            assert name not in (CLAIM, MANIFEST), f"{name} is not for the caller to write"
+            assert name not in (CLAIM, MANIFEST) and not name.startswith(RESERVED), f"{name} is not for the caller"
             with (folder / name).open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 yield ManifestFile(name=name, size=file.tell(), sha256=digest)
