@@ -1,0 +1,244 @@
+"""The API server as the operator talks to it: requests, watches, and what can go wrong as types.
+
+The only user of the Kubernetes client; `cluster`, `watch` and `leader` stand on it. What may end differently another
+time (no answer, 429, 5xx) is a `TemporaryError`; what the server will not have is a `RefusedError`. Nothing is retried
+here: the work queue and the watches have their own back-off.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import aiohttp
+from kubernetes.aio import config as kube_config
+from kubernetes.aio.client import ApiClient, Configuration
+
+Manifest = dict[str, Any]
+MERGE_PATCH: Final = "application/merge-patch+json"
+APPLY_PATCH: Final = "application/apply-patch+yaml"
+ONLY_METADATA: Final = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+REQUEST_SECONDS: Final = 15.0
+CONNECT_SECONDS: Final = 5.0
+SILENCE_SECONDS: Final = 10.0
+"""With no answer for this long, the API server counts as having been out of reach."""
+_SAY_AFTER_SECONDS = 2.0
+_IDLE_SECONDS = 150.0
+"""A watch that brings nothing for this long, not even a bookmark, is opened anew: the connection may be dead."""
+
+_log = logging.getLogger(__name__)
+
+
+class ApiError(Exception):
+    """The API server did not do what was asked."""
+
+    def __init__(self, message: str, *, status: int = 0, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+        """Seconds that the server asks to wait."""
+
+
+class TemporaryError(ApiError):
+    """No answer, too many requests, or trouble on the server's side."""
+
+
+class RefusedError(ApiError):
+    """The server will not have it (400, 401, 403, 405, 422)."""
+
+
+class NotFoundError(ApiError):
+    """There is no such object."""
+
+
+class ConflictError(ApiError):
+    """The object is not what it was when it was read."""
+
+
+class AlreadyExistsError(ApiError):
+    """Another object has the name."""
+
+
+class GoneError(ApiError):
+    """The version to continue from is too old."""
+
+
+class Reach:
+    """Whether the API server answers, and since when without a break. Says an outage once."""
+
+    def __init__(self) -> None:
+        self.since = datetime.now(UTC)
+        self._last = time.monotonic()
+        self._out = False
+
+    @property
+    def silent_seconds(self) -> float:
+        """Since the last answer."""
+        return time.monotonic() - self._last
+
+    def answered(self) -> None:
+        """To be called at every answer."""
+        silent = self.silent_seconds
+        self._last = time.monotonic()
+        if silent > SILENCE_SECONDS:
+            self.since = datetime.now(UTC)
+        if self._out:
+            self._out = False
+            _log.info("the API server answers again after %.0f s", silent)
+
+    def failed(self, error: Exception) -> None:
+        """To be called when a request got no answer."""
+        if not self._out and self.silent_seconds > _SAY_AFTER_SECONDS:
+            self._out = True
+            _log.warning("the API server does not answer: %s", error)
+
+    def __str__(self) -> str:
+        silence = timedelta(seconds=round(self.silent_seconds))
+        return f"last answer {silence} ago, without a break since {self.since.isoformat(timespec='seconds')}"
+
+
+class Api:
+    """One connection pool to one API server."""
+
+    def __init__(self, client: ApiClient, reach: Reach | None = None) -> None:
+        self._client = client
+        self.reach = reach or Reach()
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self._client.close()  # type: ignore[no-untyped-call]
+
+    async def get(self, path: str, *, query: Mapping[str, str] | None = None, accept: str | None = None) -> Manifest:
+        """Reads an object or a list."""
+        return await self._request("GET", path, query=query, accept=accept)
+
+    async def post(self, path: str, body: Manifest, *, query: Mapping[str, str] | None = None) -> Manifest:
+        """Creates an object."""
+        return await self._request("POST", path, query=query, body=body)
+
+    async def put(self, path: str, body: Manifest) -> Manifest:
+        """Replaces an object, if its resourceVersion is still that of `body`."""
+        return await self._request("PUT", path, body=body)
+
+    async def patch(self, path: str, body: Manifest, content_type: str, *, query: Mapping[str, str]) -> Manifest:
+        """Changes an object, by merge patch or server-side apply."""
+        return await self._request("PATCH", path, query=query, body=body, content_type=content_type)
+
+    async def delete(self, path: str, body: Manifest) -> Manifest:
+        """Deletes an object; `body` holds DeleteOptions. Returns the object while it lingers, else a Status."""
+        return await self._request("DELETE", path, body=body)
+
+    async def watch(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Manifest]:
+        """Yields events until the server ends the stream."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=_IDLE_SECONDS)
+        try:
+            async with await self._open("GET", path, query={**query, "watch": "true"}, timeout=timeout) as response:
+                await self._check(response)
+                async for line in _lines(response.content):
+                    self.reach.answered()
+                    yield json.loads(line)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise TemporaryError(f"watch of {path}: {_words(error)}") from error
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Manifest | None = None,
+        content_type: str = "application/json",
+        accept: str | None = None,
+    ) -> Manifest:
+        timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS, sock_connect=CONNECT_SECONDS)
+        headers = {"Content-Type": content_type, "Accept": accept or "application/json"}
+        try:
+            opened = await self._open(method, path, query=query, body=body, headers=headers, timeout=timeout)
+            async with opened as response:
+                await self._check(response)
+                answer: Manifest = json.loads(await response.read())
+                return answer
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            failure = TemporaryError(f"{method} {path}: {_words(error)}")
+            self.reach.failed(failure)
+            raise failure from error
+
+    async def _open(
+        self,
+        method: str,
+        path: str,
+        *,
+        timeout: aiohttp.ClientTimeout,
+        query: Mapping[str, str] | None = None,
+        body: Manifest | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> aiohttp.ClientResponse:
+        request = await self._client.param_serialize(
+            method,
+            path,
+            query_params=list((query or {}).items()),
+            header_params={"Accept": "application/json", **(headers or {})},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        answer = await self._client.call_api(*request, _request_timeout=timeout)
+        response: aiohttp.ClientResponse = answer.response
+        return response
+
+    async def _check(self, response: aiohttp.ClientResponse) -> None:
+        """Raises what the status stands for."""
+        if response.status < 500 and response.status != 429:
+            self.reach.answered()
+        if response.status < 300:
+            return
+        error = _error(response.status, await response.read(), response.headers.get("Retry-After"))
+        if response.status >= 500:
+            self.reach.failed(error)
+        raise error
+
+
+async def connect(user_agent: str) -> Api:
+    """The API server that KUBECONFIG names, or that of the cluster this runs in."""
+    configuration = Configuration()
+    if "KUBECONFIG" not in os.environ and "KUBERNETES_SERVICE_HOST" in os.environ:
+        kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    else:
+        await kube_config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    client = ApiClient(configuration)
+    client.user_agent = user_agent
+    return Api(client)
+
+
+def _error(status: int, body: bytes, retry_after: str | None) -> ApiError:
+    try:
+        told = json.loads(body)
+        message, reason = str(told.get("message") or told), told.get("reason")
+    except (ValueError, AttributeError):
+        message, reason = body.decode(errors="replace")[:500], None
+    if status == 409:
+        return (AlreadyExistsError if reason == "AlreadyExists" else ConflictError)(message, status=status)
+    if status == 429 or status >= 500:
+        seconds = float(retry_after) if retry_after and retry_after.isdigit() else None
+        return TemporaryError(message, status=status, retry_after=seconds)
+    return {404: NotFoundError, 410: GoneError}.get(status, RefusedError)(message, status=status)
+
+
+async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Lines of any length (the reader's own `readline` has a limit)."""
+    pending = bytearray()
+    async for chunk in stream.iter_any():
+        pending += chunk
+        while (end := pending.find(b"\n")) >= 0:
+            line = bytes(pending[:end])
+            del pending[: end + 1]
+            if line:
+                yield line
+
+
+def _words(error: BaseException) -> str:
+    return str(error) or type(error).__name__

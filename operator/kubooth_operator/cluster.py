@@ -1,0 +1,295 @@
+"""The edge of a pass: gathers what `reconcile` looks at, and carries out what it decides.
+
+Reads come from the cache, except where acting on a stale one would do harm: before anything is created or deleted the
+job itself is read, before a batch Job is created its pods are listed, and nobody is told that a runtime or a name is
+missing or taken without a look. Every write carries a precondition (a UID, a resourceVersion, or that the name is
+free), so that two operators at once, or one behind its time, cannot do damage.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from kubooth_operator.cache import Cache, Key, key_of, runtime_name, uid_of, version_of
+from kubooth_operator.client import (
+    APPLY_PATCH,
+    MERGE_PATCH,
+    AlreadyExistsError,
+    Api,
+    ApiError,
+    ConflictError,
+    NotFoundError,
+    RefusedError,
+    TemporaryError,
+)
+from kubooth_operator.kinds import BATCH_JOB, EVENT, JOB, POD, RUNTIME, kind_of
+from kubooth_operator.names import LABEL_JOB_UID, OPERATOR_MANAGER
+from kubooth_operator.plan import Announcement, Deletion, Manifest, Observed, Plan, Ref
+
+_OWN_FIELDS = {"fieldManager": OPERATOR_MANAGER}
+_PODS_LEFT_SECONDS = 2.0
+_MAX_NOTE = 1024
+
+_log = logging.getLogger(__name__)
+
+
+class NotYetError(Exception):
+    """Something has to end first; look again after `seconds`."""
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+class Cluster:
+    """`instance` names this process in Events; `may_write` says whether it is the one that writes."""
+
+    def __init__(self, api: Api, cache: Cache, *, instance: str, may_write: Callable[[], bool]) -> None:
+        self._api = api
+        self._cache = cache
+        self._instance = instance
+        self._may_write = may_write
+        self._taken: dict[str, set[Ref]] = {}  # by UID of the job
+        self._refusals: dict[str, str] = {}  # by UID of the job: the last one that was announced
+
+    async def observe(self, key: Key) -> Observed | None:
+        """What a pass looks at; None where there is no such job."""
+        job = self._cache.jobs.get(key)
+        if job is None:
+            return None
+        uid = uid_of(job)
+        return Observed(
+            job=job,
+            runtime=await self._runtime(job),
+            children=tuple(child for child in self._cache.children_of(uid) if _is_owned(child, uid)),
+            pods=self._cache.pods_of(uid),
+            taken=await self._still_taken(uid),
+        )
+
+    async def carry_out(self, observed: Observed, plan: Plan) -> bool:
+        """Carries a plan out. True where the job should be looked at once more: something was written, or the plan was
+        made from an old version of the job. Raises `ApiError` or `NotYetError` where it got only so far."""
+        if plan.writes_nothing:
+            return False
+        if not self._may_write():
+            raise TemporaryError("the lease is not renewed: no writes")
+        try:
+            return await self._carry_out(observed, plan)
+        except RefusedError as refusal:
+            await self._announce_refusal(observed.job, refusal)
+            raise
+
+    def forget(self, uid: str) -> None:
+        """Drops what is remembered of a job that is gone."""
+        self._taken.pop(uid, None)
+        self._refusals.pop(uid, None)
+
+    async def _carry_out(self, observed: Observed, plan: Plan) -> bool:
+        known = {(child["kind"], child["metadata"]["name"]): child for child in observed.children}
+        creates = any((each["kind"], each["metadata"]["name"]) not in known for each in plan.apply)
+        if (plan.delete or creates) and not await self._is_current(observed.job):
+            return True
+        deleted = [await self._delete(deletion, observed) for deletion in plan.delete]
+        for manifest in plan.apply:
+            child = known.get((manifest["kind"], manifest["metadata"]["name"]))
+            if child is None:
+                await self._create(manifest, observed.job)
+            else:
+                await self._apply(manifest, uid_of(child))
+        if plan.status:
+            await self._write_status(observed.job, plan.status)
+        for announcement in plan.announce:
+            await self._announce(observed.job, announcement)
+        return any(deleted) or bool(plan.apply or plan.status)
+
+    async def _runtime(self, job: Manifest) -> Manifest | None:
+        """The runtime that a job names. An accepted job has its own snapshot: for it nobody asks the server."""
+        name = runtime_name(job)
+        known = self._cache.runtimes.get(Key("", name))
+        if known is not None or (job.get("status") or {}).get("runtimeSnapshot"):
+            return known
+        try:
+            found = await self._api.get(RUNTIME.path(name=name))
+        except NotFoundError:
+            return None
+        self._cache.runtimes.put(found)
+        return found
+
+    async def _still_taken(self, uid: str) -> tuple[Ref, ...]:
+        """The names that others' objects hold, looked up anew: a name that came free is not taken."""
+        taken = self._taken.get(uid, set())
+        for ref in sorted(taken, key=lambda ref: (ref.kind, ref.name)):
+            try:
+                holder = await self._api.get(_path(ref))
+            except NotFoundError:
+                taken.discard(ref)
+            else:
+                if _is_owned(holder, uid):
+                    taken.discard(ref)
+        return tuple(sorted(taken, key=lambda ref: (ref.kind, ref.name)))
+
+    async def _is_current(self, job: Manifest) -> bool:
+        """Whether the job is as the plan's maker saw it; takes note of what it is now."""
+        key = key_of(job)
+        try:
+            now = await self._api.get(JOB.path(key.namespace, key.name))
+        except NotFoundError:
+            self._cache.jobs.remove(key, uid_of(job))
+            return False
+        self._cache.jobs.put(now)
+        return uid_of(now) == uid_of(job) and version_of(now) == version_of(job)
+
+    async def _delete(self, deletion: Deletion, observed: Observed) -> bool:
+        """False where it was being deleted already."""
+        ref = deletion.ref
+        if _is_going(deletion, observed):
+            return False
+        options = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"uid": deletion.uid},
+            "propagationPolicy": deletion.propagation,
+            **({} if deletion.grace_seconds is None else {"gracePeriodSeconds": deletion.grace_seconds}),
+        }
+        key = Key(ref.namespace, ref.name)
+        store = self._cache.store_of(kind_of(ref.api_version, ref.kind))
+        try:
+            answer = await self._api.delete(_path(ref), options)
+        except (NotFoundError, ConflictError):  # gone, and perhaps another one has its name now
+            store.remove(key, deletion.uid)
+            return True
+        if answer["kind"] == ref.kind:
+            store.put(answer)
+        else:
+            store.remove(key, deletion.uid)
+        _log.info("deleted %s %s", ref.kind, ref.name, extra=_about(observed.job))
+        return True
+
+    async def _create(self, manifest: Manifest, job: Manifest) -> None:
+        kind = kind_of(manifest["apiVersion"], manifest["kind"])
+        namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
+        if kind == BATCH_JOB:
+            await self._check_that_no_pod_runs(job)
+        try:
+            answer = await self._api.post(kind.path(namespace), manifest, query=_OWN_FIELDS)
+        except AlreadyExistsError:
+            holder = await self._api.get(kind.path(namespace, name))
+            if not _is_owned(holder, uid_of(job)):
+                ref = Ref(api_version=kind.api_version, kind=kind.kind, namespace=namespace, name=name)
+                self._taken.setdefault(uid_of(job), set()).add(ref)
+                _log.info("%s %s belongs to someone else", kind.kind, name, extra=_about(job))
+                return
+            answer = await self._apply(manifest, uid_of(holder))  # ours, but its labels were changed
+        self._cache.put(answer)
+        _log.debug("created %s %s", kind.kind, name, extra=_about(job))
+
+    async def _apply(self, manifest: Manifest, uid: str) -> Manifest:
+        """Server-side apply to the object with this UID, and to no other of its name."""
+        kind = kind_of(manifest["apiVersion"], manifest["kind"])
+        metadata = {**manifest["metadata"], "uid": uid}
+        path = kind.path(metadata["namespace"], metadata["name"])
+        body = {**manifest, "metadata": metadata}
+        answer = await self._api.patch(path, body, APPLY_PATCH, query={**_OWN_FIELDS, "force": "true"})
+        self._cache.put(answer)
+        return answer
+
+    async def _check_that_no_pod_runs(self, job: Manifest) -> None:
+        """Two attempts at once would write to the same place."""
+        query = {"labelSelector": f"{LABEL_JOB_UID}={uid_of(job)}"}
+        pods = (await self._api.get(POD.path(key_of(job).namespace), query=query))["items"]
+        left = [pod["metadata"]["name"] for pod in pods if not _is_over(pod)]
+        if left:
+            raise NotYetError(f"pods of an earlier attempt still run: {', '.join(left[:5])}", _PODS_LEFT_SECONDS)
+
+    async def _write_status(self, job: Manifest, status: Manifest) -> None:
+        key = key_of(job)
+        body = {
+            "metadata": {"uid": uid_of(job), "resourceVersion": job["metadata"]["resourceVersion"]},
+            "status": status,
+        }
+        path = JOB.path(key.namespace, key.name, "status")
+        try:
+            answer = await self._api.patch(path, body, MERGE_PATCH, query=_OWN_FIELDS)
+        except (ConflictError, NotFoundError):
+            await self._is_current(job)  # so that the next pass sees what this one did not
+            raise
+        self._cache.jobs.put(answer)
+        _log_transition(job, answer)
+
+    async def _announce(self, job: Manifest, announcement: Announcement) -> None:
+        """Events are for people who look: one that does not arrive is no reason to stop."""
+        key = key_of(job)
+        event = {
+            "apiVersion": EVENT.api_version,
+            "kind": EVENT.kind,
+            "metadata": {"name": f"{key.name}.{secrets.token_hex(8)}", "namespace": key.namespace},
+            "eventTime": datetime.now(UTC).isoformat(timespec="microseconds"),
+            "reportingController": OPERATOR_MANAGER,
+            "reportingInstance": self._instance,
+            "action": "Reconcile",
+            "type": announcement.type,
+            "reason": announcement.reason,
+            "note": announcement.message[:_MAX_NOTE],
+            "regarding": {
+                "apiVersion": JOB.api_version,
+                "kind": JOB.kind,
+                "namespace": key.namespace,
+                "name": key.name,
+                "uid": uid_of(job),
+            },
+        }
+        try:
+            await self._api.post(EVENT.path(key.namespace), event)
+        except ApiError as error:
+            _log.debug("event %s: %s", announcement.reason, error, extra=_about(job))
+
+    async def _announce_refusal(self, job: Manifest, refusal: RefusedError) -> None:
+        """Says once what the API server has against a child, such as a quota or a policy of the cluster."""
+        uid, message = uid_of(job), str(refusal)
+        if self._refusals.get(uid) == message:
+            return
+        self._refusals[uid] = message
+        _log.warning("the API server refuses: %s", message, extra=_about(job))
+        await self._announce(job, Announcement(type="Warning", reason="Refused", message=message))
+
+
+def _path(ref: Ref) -> str:
+    return kind_of(ref.api_version, ref.kind).path(ref.namespace, ref.name)
+
+
+def _is_owned(manifest: Manifest, uid: str) -> bool:
+    """Whether the job with this UID controls the object. A label alone anyone can write."""
+    owners = manifest["metadata"].get("ownerReferences") or ()
+    return any(owner["uid"] == uid and owner.get("controller") for owner in owners)
+
+
+def _is_over(pod: Manifest) -> bool:
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+
+def _is_going(deletion: Deletion, observed: Observed) -> bool:
+    """Whether the object is being deleted already, and no slower than asked for."""
+    for each in (observed.job, *observed.children, *observed.pods):
+        metadata = each["metadata"]
+        if metadata["uid"] == deletion.uid and metadata.get("deletionTimestamp"):
+            grace = metadata.get("deletionGracePeriodSeconds") or 0
+            return deletion.grace_seconds is None or grace <= deletion.grace_seconds
+    return False
+
+
+def _log_transition(old: Manifest, new: Manifest) -> None:
+    """One line where the phase, its reason or the attempt changed."""
+    before, after = old.get("status") or {}, new.get("status") or {}
+    told = ("phase", "reason", "attempts")
+    if any(before.get(name) != after.get(name) for name in told):
+        words = "%s -> %s, attempt %s, %s: %s"
+        values = (before.get("phase"), after.get("phase"), after.get("attempts"), after.get("reason"))
+        _log.info(words, *values, after.get("message"), extra=_about(new))
+
+
+def _about(job: Manifest) -> Mapping[str, Any]:
+    return {"job": str(key_of(job))}

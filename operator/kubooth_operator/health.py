@@ -1,0 +1,36 @@
+"""Answers the kubelet's probes: `/healthz` while the loop turns, `/readyz` once the operator can do its part.
+
+A standby is ready. An API server that does not answer makes neither fail: a restart would mend nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+from aiohttp import web
+
+
+@contextlib.asynccontextmanager
+async def serving(port: int, *, is_ready: Callable[[], bool], state: Callable[[], str]) -> AsyncIterator[None]:
+    """Serves on all addresses for the time of the block; port 0 serves nothing. `state` is shown to who asks."""
+    if port == 0:
+        yield
+        return
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.Response(text=f"ok: {state()}\n")
+
+    async def readyz(_: web.Request) -> web.Response:
+        ready = is_ready()
+        return web.Response(text=f"{'ok' if ready else 'starting'}: {state()}\n", status=200 if ready else 503)
+
+    app = web.Application()
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz)])
+    runner = web.AppRunner(app, access_log=None, handle_signals=False)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, port=port).start()
+        yield
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,105 @@
+"""Keeps one kind of children in the cache: a list, then a watch from there on, for as long as the operator runs.
+
+Only what carries our label is asked for, so that the server does not send every Pod and ConfigMap of the cluster. After
+a gap that the server cannot fill (410) the list is read again, and what is no longer in it leaves the cache at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from typing import Any, Final
+
+from kubooth_operator.cache import Store, key_of, uid_of
+from kubooth_operator.client import Api, ApiError, GoneError, TemporaryError
+from kubooth_operator.kinds import Kind
+from kubooth_operator.names import APP, LABEL_MANAGED_BY
+
+Manifest = dict[str, Any]
+SELECTOR: Final = f"{LABEL_MANAGED_BY}={APP}"
+_PAGE = "500"
+_STREAM_SECONDS = 300
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 10.0
+
+_log = logging.getLogger(__name__)
+
+
+class Watch:
+    """The watch of one kind. `on_change` gets each object that changed or went."""
+
+    def __init__(self, api: Api, kind: Kind, store: Store, on_change: Callable[[Manifest], None]) -> None:
+        self._api = api
+        self._kind = kind
+        self._store = store
+        self._on_change = on_change
+        self.listed = asyncio.Event()
+        """Set once the cache holds what there was at the start."""
+
+    async def run(self) -> None:
+        """Does not return."""
+        version: str | None = None
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                if version is None:
+                    version = await self._list()
+                    self.listed.set()
+                async for event in self._api.watch(self._kind.path(), _query(version)):
+                    version = self._take(event) or version
+                    pause = _FIRST_PAUSE_SECONDS
+            except GoneError:
+                version = None  # the list, at once
+            except TemporaryError as error:
+                _log.debug("watching %s: %s", self._kind.plural, error)
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+            except ApiError as error:  # such as a role that was not bound yet
+                _log.warning("watching %s: %s", self._kind.plural, error)
+                version = None
+                await asyncio.sleep(_LONGEST_PAUSE_SECONDS * random.uniform(0.5, 1.0))
+
+    async def _list(self) -> str:
+        """Reads all, page by page, and drops what is gone. Returns the version that the watch starts from."""
+        query = {"labelSelector": SELECTOR, "limit": _PAGE}
+        present: set[str] = set()
+        while True:
+            page = await self._api.get(self._kind.path(), query=query)
+            for item in page["items"]:
+                manifest = {**item, "apiVersion": self._kind.api_version, "kind": self._kind.kind}
+                present.add(uid_of(manifest))
+                if self._store.put(manifest):
+                    self._on_change(manifest)
+            version: str = page["metadata"]["resourceVersion"]
+            if not (more := page["metadata"].get("continue")):
+                break
+            query["continue"] = more
+        for manifest in self._store.prune(present, int(version)):
+            self._on_change(manifest)
+        return version
+
+    def _take(self, event: Manifest) -> str:
+        """Takes note of one event; returns its version."""
+        manifest = event["object"]
+        if event["type"] == "ERROR":
+            if manifest.get("code") == 410:
+                raise GoneError(str(manifest.get("message")), status=410)
+            raise TemporaryError(str(manifest.get("message")), status=int(manifest.get("code") or 0))
+        if event["type"] == "DELETED":
+            if self._store.remove(key_of(manifest), uid_of(manifest)):
+                self._on_change(manifest)
+        elif event["type"] != "BOOKMARK" and self._store.put(manifest):
+            self._on_change(manifest)
+        version: str = manifest["metadata"]["resourceVersion"]
+        return version
+
+
+def _query(version: str) -> dict[str, str]:
+    seconds = round(_STREAM_SECONDS * random.uniform(0.8, 1.2))  # so that not all watches end together
+    return {
+        "labelSelector": SELECTOR,
+        "resourceVersion": version,
+        "allowWatchBookmarks": "true",
+        "timeoutSeconds": str(seconds),
+    }
