@@ -1,8 +1,8 @@
 """Status of a job: what was observed, and by whom it is written.
 
 Operator: phase, reason, message, conditions, observedGeneration, startTime, completionTime, attempts, restarts,
-attempt, activeSeconds, deviceSeconds, failure, runtimeSnapshot, resolved. Trainer (rank 0, its own field manager, always its whole set): stages, progress, checkpoint,
-identifier, prior, output, report.
+attempt, activeSeconds, deviceSeconds, failure, runtimeSnapshot, resolved. Trainer (rank 0, its own field manager,
+always its whole set): stages, progress, checkpoint, identifier, prior, output, report.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kubooth_trainer.config import StageName
 StageState = Literal["Pending", "Running", "Succeeded", "Skipped", "Failed"]
 Phase = Literal["Pending", "Suspended", "Starting", "Running", "Succeeded", "Failed"]
 ConditionType = Literal["Accepted", "PodsReady", "Succeeded", "Failed", "Suspended", "QualityAccepted"]
-Outcome = Literal["Retry", "Disrupted", "Suspended", "Failed"]
+Outcome = Literal["Retry", "Disrupted", "Suspended", "Failed", "Succeeded"]
 Reason = Annotated[str, Field(max_length=128)]
 Short = Annotated[str, Field(max_length=256)]
 Location = Annotated[str, Field(max_length=2048)]
@@ -117,10 +117,13 @@ class AttemptStatus(Observed):
     )
     ready_time: datetime | None = Field(default=None, description="When all its pods were ready for the first time.")
     end_time: datetime | None = Field(default=None, description="When it had ended, or was ended.")
+    gone_time: datetime | None = Field(
+        default=None, description="When none of its pods ran any more: nothing of it holds devices or writes since."
+    )
     outcome: Outcome | None = Field(
         default=None,
         description="What its end leads to: Retry and Disrupted to another attempt (only the first counts against "
-        "maxRestarts), Suspended to a pause, Failed to the end of the job.",
+        "maxRestarts), Suspended to a pause, Failed and Succeeded to the end of the job.",
     )
     retry_time: datetime | None = Field(default=None, description="Before this time the next one does not begin.")
 

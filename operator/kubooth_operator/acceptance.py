@@ -1,0 +1,100 @@
+"""Whether a job may run: its spec under its runtime, or under the snapshot of it. Pure; called by `reconcile`.
+
+Before the first attempt a changed spec or runtime is judged anew. From then on the snapshot in the status is the
+job's runtime, whatever becomes of the object; and where a change to a running job is refused (a priority class that
+the runtime does not allow), the last accepted spec stays in force until it is mended.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kubooth_operator.api.job import API_VERSION, JobSpec, PersonalizationJob
+from kubooth_operator.api.load import parse
+from kubooth_operator.api.problems import FieldError, SpecError
+from kubooth_operator.api.runtime import PersonalizationRuntime
+from kubooth_operator.names import JOB_KIND, RUNTIME_KIND
+from kubooth_operator.plan import Manifest, Observed
+from kubooth_operator.render import Accepted
+from kubooth_operator.resolve import settle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What holds for a job now. `problem` says why the spec as it stands is refused; `job` may then be an older one."""
+
+    job: Accepted | None
+    problem: SpecError | None
+    resolved: Manifest | None  # for status.resolved; None leaves what is there
+    snapshot: Manifest | None  # for status.runtimeSnapshot; None leaves what is there
+
+
+def judge(observed: Observed) -> Judgement:
+    """The job's spec under its runtime."""
+    status = observed.job.get("status") or {}
+    started = status.get("attempts", 0) > 0
+    snapshot = status.get("runtimeSnapshot") if started else _snapshot(observed.runtime)
+    last = status.get("resolved") if started else None
+    try:
+        runtime = _runtime(observed, snapshot)
+        job = parse(_plain_job(observed.job), PersonalizationJob)
+    except SpecError as problem:
+        return Judgement(job=None, problem=problem, resolved=None, snapshot=None)
+    try:
+        spec = settle(job, runtime)
+        accepted = _accepted(job, spec, runtime)
+        accepted.config(attempt=1)
+    except SpecError as problem:
+        return Judgement(
+            job=_accepted(job, _spec(last), runtime) if last else None, problem=problem, resolved=None, snapshot=None
+        )
+    return Judgement(
+        job=accepted,
+        problem=None,
+        resolved=spec.model_dump(mode="json", by_alias=True, exclude_none=True),
+        snapshot=snapshot,
+    )
+
+
+def _runtime(observed: Observed, snapshot: Manifest | None) -> PersonalizationRuntime:
+    if snapshot is None:
+        name = observed.job.get("spec", {}).get("runtimeRef", {}).get("name", "default")
+        message = f"there is no PersonalizationRuntime {name}: `kubectl get prt` lists those there are"
+        raise SpecError([FieldError("spec.runtimeRef.name", message, "RuntimeNotFound")])
+    metadata = {name: snapshot[name] for name in ("name", "uid", "generation") if name in snapshot}
+    raw = {"apiVersion": API_VERSION, "kind": RUNTIME_KIND, "metadata": metadata, "spec": snapshot["spec"]}
+    try:
+        return parse(raw, PersonalizationRuntime)
+    except SpecError as error:
+        raise SpecError(
+            [
+                FieldError("spec.runtimeRef.name", f"runtime {snapshot['name']}: {each}", "InvalidRuntime")
+                for each in error.errors
+            ]
+        ) from None
+
+
+def _snapshot(runtime: Manifest | None) -> Manifest | None:
+    if runtime is None:
+        return None
+    metadata = runtime["metadata"]
+    known = {name: metadata[name] for name in ("name", "uid", "generation") if name in metadata}
+    return {**known, "spec": runtime.get("spec", {})}
+
+
+def _plain_job(job: Manifest) -> Manifest:
+    metadata = {name: job["metadata"][name] for name in ("name", "namespace", "uid") if name in job["metadata"]}
+    return {"apiVersion": API_VERSION, "kind": JOB_KIND, "metadata": metadata, "spec": job.get("spec", {})}
+
+
+def _spec(resolved: dict[str, Any]) -> JobSpec:
+    job = {"apiVersion": API_VERSION, "kind": JOB_KIND, "metadata": {"name": "resolved"}, "spec": resolved}
+    return parse(job, PersonalizationJob).spec
+
+
+def _accepted(job: PersonalizationJob, spec: JobSpec, runtime: PersonalizationRuntime) -> Accepted:
+    metadata = job.metadata
+    return Accepted(
+        name=metadata.name, namespace=metadata.namespace or "", uid=metadata.uid or "", spec=spec, runtime=runtime
+    )

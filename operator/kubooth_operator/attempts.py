@@ -1,0 +1,261 @@
+"""The life of an attempt, as one pass sees it: it is begun, restored where a child is missing, and followed. Pure.
+
+Called by `reconcile`. An attempt is written into the status before anything of it exists, and its end (`ending`)
+before anything of it is deleted; both are facts that never turn back. So a pass that was cut short anywhere is taken
+up by the next one, and a pass that saw an old state can do no harm. At most one attempt lives: the next begins when
+no pod of this one runs any more.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from kubooth_operator import children, deadlines, ending
+from kubooth_operator.diagnose import Diagnosis, diagnose, why_waiting
+from kubooth_operator.draft import timestamp
+from kubooth_operator.present import Present
+from kubooth_operator.status import failure_status
+from kubooth_operator.workload import BatchJob, time_of
+
+TAKEN_RETRY_SECONDS = 30  # how often a name that is taken is tried again
+
+
+def go_on(now: Present) -> None:
+    """No attempt lives: the next one begins, unless something stands against it."""
+    draft = now.draft
+    if now.is_suspended:
+        draft.set_condition("Suspended", True, "Suspended", "spec.suspend is true")
+        draft.stand("Suspended", "Suspended", "goes on when spec.suspend is false again")
+        return
+    if now.problem is not None:
+        draft.stand("Pending", now.problem.refusal, str(now.problem))
+        return
+    if _time_was_used_up(now):
+        return
+    retry_time = draft.time("retryTime") if draft.number else None
+    if retry_time is not None and draft.now < retry_time:
+        message = f"{ending.how_it_ended(now)}; the next begins at {timestamp(retry_time)}"
+        draft.stand("Starting", "BackOff", message)
+        draft.wake_at(retry_time)
+        return
+    _begin(now, draft.number + 1)
+
+
+def follow(now: Present) -> None:
+    """An attempt lives: what its batch Job and its pods say."""
+    batch_job = now.batch_job
+    if batch_job is None:
+        _without_batch_job(now)
+    elif batch_job.has_completed:
+        ending.succeed(now)
+    elif batch_job.is_failing:
+        _judge(now, batch_job)
+    elif now.is_suspended:
+        ending.end(now, "Suspended")
+    elif batch_job.is_being_deleted:
+        ending.force_lost_pods(now)
+    else:
+        _restore(now)
+        if batch_job.is_held_back:
+            _queue(now)
+        elif not (_is_broken(now) or _time_is_up(now)):
+            _wait_or_run(now, batch_job)
+
+
+def _begin(now: Present, number: int) -> None:
+    draft = now.draft
+    draft.status["attempts"] = number
+    draft.status["attempt"] = {"number": number}
+    if not now.job.spec.queue_name:  # a queue starts the clock when it lets the batch Job go
+        draft.remember(startTime=draft.now)
+    draft.status.setdefault("startTime", timestamp(draft.now))
+    draft.stand("Starting", "Starting", f"attempt {number} is being started")
+    draft.set_condition("PodsReady", False, "Starting", "waiting for the pods to be ready")
+    if draft.condition("Suspended") is not None:
+        draft.set_condition("Suspended", False, "Resumed", "spec.suspend is false")
+    draft.wake_in(0)
+
+
+# Children
+
+
+def _without_batch_job(now: Present) -> None:
+    """Not made yet, or deleted by hand: made (again) under the same number once no pod is left."""
+    draft = now.draft
+    if now.is_suspended:
+        ending.end(now, "Suspended")
+    elif draft.time("readyTime") is not None:
+        _stop_clocks(now)
+        draft.remember(startTime=draft.now)
+        message = "the batch Job was deleted and is made again"
+        draft.stand("Starting", "JobDeleted", message)
+        draft.set_condition("PodsReady", False, "JobDeleted", message)
+        draft.wake_in(0)
+    elif now.live_pods:
+        ending.force_lost_pods(now)
+    elif not (_time_is_up(now) or _has_started_too_late(now)):
+        _restore(now)
+
+
+def _restore(now: Present) -> None:
+    """Children that are missing or differ are made again, children of older attempts go."""
+    difference = children.compare(now.observed, now.job, now.draft.number, now.settings)
+    now.draft.delete(difference.delete)
+    now.draft.apply(difference.apply)
+    if difference.taken:
+        now.draft.wake_in(TAKEN_RETRY_SECONDS)
+        if now.batch_job is None:
+            taken = difference.taken[0]
+            message = (
+                f"{taken.kind} {taken.name} exists and does not belong to this job: delete it, or give the job another "
+                "name"
+            )
+            now.draft.stand("Starting", "NameTaken", message)
+            now.draft.set_condition("PodsReady", False, "NameTaken", message)
+
+
+# Waiting and running
+
+
+def _queue(now: Present) -> None:
+    """A queue holds the pods back, or took them away: no clock runs."""
+    if now.draft.time("startTime") is not None:
+        _stop_clocks(now)
+    queue = now.job.spec.queue_name
+    message = f"waiting for queue {queue}" if queue else "the batch Job was suspended by someone else"
+    now.draft.stand("Pending", "Queued", message)
+    now.draft.set_condition("PodsReady", False, "Queued", message)
+
+
+def _stop_clocks(now: Present) -> None:
+    ending.count_time(now)
+    ending.count_devices(now)
+    now.draft.remember(startTime=None, readyTime=None)
+
+
+def _wait_or_run(now: Present, batch_job: BatchJob) -> None:
+    draft, nodes = now.draft, now.job.nodes
+    if draft.time("startTime") is None:
+        draft.remember(startTime=draft.now)
+    if sum(pod.is_ready or pod.has_succeeded for pod in now.pods) >= nodes:
+        if draft.time("readyTime") is None:
+            draft.remember(readyTime=draft.now)
+        where = "1 node" if nodes == 1 else f"{nodes} nodes"
+        draft.stand("Running", "Running", f"attempt {draft.number} runs on {where}")
+        draft.set_condition("PodsReady", True, "PodsReady", "all pods are ready")
+    elif draft.time("readyTime") is None and _has_started_too_late(now):
+        return
+    else:
+        _explain(now, batch_job)
+    _check_progress(now)
+
+
+def _explain(now: Present, batch_job: BatchJob) -> None:
+    """Why not all pods are ready: at once where they were before, else after a minute."""
+    draft, start = now.draft, now.draft.time("startTime") or now.draft.now
+    was_ready = draft.time("readyTime") is not None
+    explain_at = start + timedelta(seconds=deadlines.EXPLAIN_SECONDS)
+    if not was_ready and draft.now < explain_at:
+        draft.wake_at(explain_at)
+        return
+    waiting = why_waiting(now.pods, nodes=now.job.nodes, batch_job=batch_job.name)
+    draft.stand("Running" if was_ready else "Starting", waiting.reason, waiting.message)
+    draft.set_condition("PodsReady", False, waiting.reason, waiting.message)
+
+
+# What ends an attempt
+
+
+def _judge(now: Present, batch_job: BatchJob) -> None:
+    """The batch Job has failed: why, as soon as all pods have had their last word."""
+    draft = now.draft
+    first = min((pod.end_time for pod in now.pods if pod.end_time), default=None)
+    since = first or time_of(batch_job.failure.get("lastTransitionTime")) or draft.now
+    judge_at = since + timedelta(seconds=deadlines.JUDGE_SECONDS)
+    if batch_job.condition("Failed") is None and draft.now < judge_at and not all(p.is_terminal for p in now.pods):
+        draft.wake_at(judge_at)
+    elif batch_job.is_held_back:
+        message = "the queue took the job's devices back"
+        ending.end_failed(now, Diagnosis(reason="Preempted", message=message, kind="Disruption"))
+    else:
+        ending.end_failed(now, diagnose(now.pods, batch_job))
+
+
+def _is_broken(now: Present) -> bool:
+    """Whether the cluster takes a pod away, or a pod that should be gone does not go: the gang ends as a whole."""
+    for pod in now.pods:
+        if pod.is_terminal or pod.gone_by is None:
+            continue
+        if pod.disruption is not None:
+            ending.end_failed(now, diagnose([pod], now.batch_job))
+            return True
+        force_time = deadlines.force_time(pod.gone_by)
+        if now.draft.now >= force_time:
+            message = f"pod {pod.name} was to go and does not: its node {pod.node} does not answer"
+            ending.end_failed(now, Diagnosis(reason="NodeLost", message=message, kind="Disruption", pod=pod.name))
+            return True
+        now.draft.wake_at(force_time)
+    return False
+
+
+def _time_is_up(now: Present) -> bool:
+    """Whether the job has run for as long as it may."""
+    limit, start = now.policy.active_deadline_seconds, now.draft.time("startTime")
+    if limit is None or start is None:
+        return False
+    end = deadlines.active_deadline(start, limit, active_seconds=now.draft.status.get("activeSeconds", 0))
+    if now.draft.now < end:
+        now.draft.wake_at(end)
+        return False
+    ending.end_failed(now, _too_long(limit))
+    return True
+
+
+def _time_was_used_up(now: Present) -> bool:
+    limit = now.policy.active_deadline_seconds
+    if limit is None or now.draft.status.get("activeSeconds", 0) < limit:
+        return False
+    now.draft.status["failure"] = failure_status(_too_long(limit))
+    ending.fail(now)
+    return True
+
+
+def _too_long(limit: int) -> Diagnosis:
+    message = f"the job ran for longer than runPolicy.activeDeadlineSeconds ({limit} s)"
+    return Diagnosis(reason="DeadlineExceeded", message=message, kind="Permanent")
+
+
+def _has_started_too_late(now: Present) -> bool:
+    start, limit = now.draft.time("startTime"), now.policy.startup_deadline_seconds
+    if start is None or limit is None:
+        return False
+    end = deadlines.startup_deadline(start, limit)
+    if now.draft.now < end:
+        now.draft.wake_at(end)
+        return False
+    if now.batch_job is None:
+        condition = now.draft.condition("PodsReady") or {}
+        reason, detail = condition.get("reason", ""), condition.get("message", "")
+    else:
+        waiting = why_waiting(now.pods, nodes=now.job.nodes, batch_job=now.batch_job.name)
+        reason, detail = waiting.reason, waiting.message
+    message = f"the pods were not ready within runPolicy.startupDeadlineSeconds ({limit} s): {detail}"
+    known = "StartupDeadlineExceeded" if reason in {"", "Starting", "PodsNotReady", "ContainerCreating"} else reason
+    ending.end_failed(now, Diagnosis(reason=known, message=message, kind="Retryable"), spread=True)
+    return True
+
+
+def _check_progress(now: Present) -> None:
+    draft, ready, limit = now.draft, now.draft.time("readyTime"), now.policy.progress_deadline_seconds
+    if ready is None or limit is None:
+        return
+    heartbeat = time_of(draft.status.get("progress", {}).get("updatedAt"))
+    end = deadlines.progress_deadline(
+        ready=ready, heartbeat=heartbeat, reachable_since=now.clock.reachable_since, seconds=limit
+    )
+    if draft.now < end:
+        draft.wake_at(end)
+        return
+    message = f"no progress was reported for longer than runPolicy.progressDeadlineSeconds ({limit} s)"
+    leader = next((pod.name for pod in now.pods if pod.index == 0), None)
+    ending.end_failed(now, Diagnosis(reason="Stalled", message=message, kind="Retryable", pod=leader))

@@ -1,0 +1,209 @@
+"""From pods and their batch Job to a reason that a person understands. Pure; called by `attempts`.
+
+A gang falls together: one pod has the cause, the others report the lost connection a second later, and may be seen
+first. So findings are ranked by how much they explain, then by time. The reasons are listed in
+`docs/troubleshooting.md`; what a retry can mend follows from the trainer's exit code (`kubooth_trainer.errors`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from kubooth_operator.workload import BatchJob, Pod
+from kubooth_trainer.errors import ExitCode
+
+Kind = Literal["Permanent", "Retryable", "Disruption"]
+
+_FAR_FUTURE = datetime.max.replace(tzinfo=UTC)
+_WORD = re.compile(r"[A-Z][A-Za-z0-9]{0,63}")
+_ECHOES = frozenset({"TrainerCrashed", "RendezvousTimeout", "Stalled"})
+_LOST_PEER = re.compile(
+    r"connection (was )?(closed|reset|refused)|closed by peer|broken pipe|lost (a|its) peer|remote process exited|"
+    r"timed out waiting|socket timeout",
+    re.IGNORECASE,
+)
+_EXIT_CODE = re.compile(r"Container \S+ for pod \S*?([^/\s]+) failed with exit code (\d+)")
+_IMAGE = frozenset(
+    {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError",
+     "RegistryUnavailable", "SignatureValidationFailed"}
+)  # fmt: skip
+_CONTAINER_CONFIG = frozenset(
+    {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError"}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """Why an attempt failed. `kind` says what a retry can mend, and whether it counts."""
+
+    reason: str
+    message: str
+    kind: Kind
+    pod: str | None = None
+    exit_code: int | None = None
+    log: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """Why pods are not ready yet."""
+
+    reason: str
+    message: str
+
+
+def diagnose(pods: Sequence[Pod], batch_job: BatchJob | None) -> Diagnosis:
+    """Why an attempt failed, from its pods and, where those tell nothing, from its batch Job."""
+    findings = [(rank, pod, diagnosis) for pod in pods for rank, diagnosis in [_of_pod(pod)] if diagnosis is not None]
+    if findings:
+        _, _, first = min(findings, key=lambda each: (each[0], each[1].end_time or _FAR_FUTURE, each[1].name))
+        return first
+    return _of_batch_job(batch_job)
+
+
+def why_waiting(pods: Sequence[Pod], *, nodes: int, batch_job: str) -> Waiting:
+    """Why not all pods of an attempt are ready, as far as one can see."""
+    reasons = [(rank, pod.name, waiting) for pod in pods for rank, waiting in [_wait_of(pod)] if waiting is not None]
+    missing = nodes - len(pods)
+    if missing > 0 and not any(rank == 0 for rank, _, _ in reasons):
+        return Waiting(
+            reason="PodsNotCreated",
+            message=f"{missing} of {nodes} pods cannot be created: a quota, a policy or a missing ServiceAccount stops "
+            f"them; `kubectl describe job {batch_job}` says which",
+        )
+    if reasons:
+        return min(reasons, key=lambda each: each[:2])[2]
+    return Waiting(reason="PodsNotReady", message="waiting for the pods to be ready")
+
+
+def _of_pod(pod: Pod) -> tuple[int, Diagnosis | None]:
+    """What a pod tells, ranked: the lower the number, the more it explains."""
+    if pod.has_succeeded:
+        return 9, None
+    said, code = pod.termination, pod.exit_code
+    if code == ExitCode.FIX_AND_RESUBMIT:
+        return 0, _said(pod, "ConfigError", "Permanent", "the trainer refused its configuration")
+    if pod.disruption is not None:
+        reason, what = _disruption(pod)
+        return 1, Diagnosis(reason=reason, message=_where(pod, what), kind="Disruption", pod=pod.name, exit_code=code)
+    if pod.reason == "Evicted":
+        what = f"was evicted: {pod.message}" if pod.message else "was evicted"
+        return 2, Diagnosis(reason="Evicted", message=_where(pod, what), kind="Retryable", pod=pod.name, exit_code=code)
+    if pod.terminated.get("reason") == "OOMKilled":
+        what = "was killed because its memory limit was reached: give the runtime's resources.limits more memory"
+        diagnosis = Diagnosis(
+            reason="OutOfMemory",
+            message=_where(pod, what),
+            kind="Retryable",
+            pod=pod.name,
+            exit_code=code,
+            log=_log(pod),
+        )
+        return 2, diagnosis
+    if pod.has_failed and not pod.terminated:
+        what = f"was refused by its node: {pod.reason}: {pod.message}".rstrip(": ")
+        return 2, Diagnosis(reason="PodRejected", message=_where(pod, what), kind="Retryable", pod=pod.name)
+    if code is None or code == ExitCode.OK:
+        return 9, None
+    if (said is not None and said.reason == "Stopped") or code in {ExitCode.TERMINATED, ExitCode.INTERRUPTED}:
+        return 6, _said(pod, "Stopped", "Retryable", "was stopped from outside")
+    if said is None and pod.terminated.get("reason") in {"StartError", "ContainerCannotRun"}:
+        return 2, _said(pod, "ConfigError", "Retryable", "cannot be started")
+    if said is None and code == 137:
+        return 4, _said(pod, "TrainerCrashed", "Retryable", "was killed (SIGKILL) from outside")
+    diagnosis = _said(pod, "TrainerCrashed", "Retryable", f"ended with exit code {code}")
+    if diagnosis.reason not in _ECHOES:
+        return 3, diagnosis
+    return (5 if _LOST_PEER.search(" ".join((diagnosis.message, *diagnosis.log[-3:]))) else 4), diagnosis
+
+
+def _said(pod: Pod, reason: str, kind: Kind, otherwise: str) -> Diagnosis:
+    """In the words of the pod's launcher, where it left any."""
+    said = pod.termination
+    if said is not None and _WORD.fullmatch(said.reason) and said.reason != "Completed":
+        reason = said.reason
+    return Diagnosis(
+        reason=reason,
+        message=said.message if said is not None and said.message else f"pod {pod.name} {otherwise}",
+        kind=kind,
+        pod=pod.name,
+        exit_code=pod.exit_code,
+        log=_log(pod),
+    )
+
+
+def _log(pod: Pod) -> tuple[str, ...]:
+    """The last lines: as the launcher left them, else what the kubelet took from the log."""
+    said = pod.termination
+    if said is not None:
+        return said.log
+    return tuple(line for line in str(pod.terminated.get("message", "")).splitlines() if line.strip())[-20:]
+
+
+def _disruption(pod: Pod) -> tuple[str, str]:
+    condition = pod.disruption or {}
+    detail = f": {condition['message']}" if condition.get("message") else ""
+    match condition.get("reason"):
+        case "PreemptionByScheduler":
+            return "Preempted", f"made room for a pod of higher priority{detail}"
+        case "DeletionByPodGC":
+            return "NodeLost", f"is lost with its node{detail}"
+        case "DeletionByTaintManager" if pod.is_running and not pod.is_ready:
+            return "NodeLost", f"is lost: its node does not answer{detail}"
+        case _:
+            return "Evicted", f"was evicted{detail}"
+
+
+def _where(pod: Pod, what: str) -> str:
+    return f"pod {pod.name} on node {pod.node} {what}" if pod.node else f"pod {pod.name} {what}"
+
+
+def _of_batch_job(batch_job: BatchJob | None) -> Diagnosis:
+    if batch_job is None:
+        return Diagnosis(reason="TrainerCrashed", message="the pods are gone and left no word", kind="Retryable")
+    message = str(batch_job.failure.get("message", ""))
+    found = _EXIT_CODE.search(message)
+    if found:
+        code = int(found[2])
+        permanent = code == ExitCode.FIX_AND_RESUBMIT
+        return Diagnosis(
+            reason="ConfigError" if permanent else "TrainerCrashed",
+            message=f"pod {found[1]} ended with exit code {code} and left no word",
+            kind="Permanent" if permanent else "Retryable",
+            pod=found[1],
+            exit_code=code,
+        )
+    if "DisruptionTarget" in message:
+        return Diagnosis(reason="Evicted", message=message, kind="Disruption")
+    return Diagnosis(
+        reason="TrainerCrashed",
+        message=f"the pods left no word; batch Job {batch_job.name} says: {message or batch_job.failure.get('reason')}",
+        kind="Retryable",
+    )
+
+
+def _wait_of(pod: Pod) -> tuple[int, Waiting | None]:
+    if pod.is_ready or pod.is_terminal:
+        return 9, None
+    waiting = pod.waiting
+    reason, message = str(waiting.get("reason", "")), str(waiting.get("message", ""))
+    if reason in _IMAGE:
+        return 0, Waiting(reason="ImagePull", message=_where(pod, f"cannot get its image: {message or reason}"))
+    if reason in _CONTAINER_CONFIG:
+        return 0, Waiting(reason="ConfigError", message=_where(pod, f"cannot be started: {message or reason}"))
+    scheduled = pod.condition("PodScheduled")
+    if scheduled is not None and scheduled.get("status") == "False":
+        if scheduled.get("reason") == "SchedulingGated":
+            return 0, Waiting(reason="Queued", message=f"pod {pod.name} is held back by a scheduling gate")
+        detail = scheduled.get("message") or "no node fits"
+        return 0, Waiting(reason="Unschedulable", message=f"pod {pod.name} finds no node: {detail}")
+    if pod.is_running:
+        return 1, Waiting(reason="PodNotReady", message=_where(pod, "is not ready: its node may not answer"))
+    if pod.is_scheduled:
+        what = "is being set up: image, volumes and network; `kubectl describe pod` shows what it waits for"
+        return 2, Waiting(reason="ContainerCreating", message=_where(pod, what))
+    return 3, Waiting(reason="PodsNotReady", message="waiting for the pods to be ready")

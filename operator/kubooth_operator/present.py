@@ -1,0 +1,41 @@
+"""The present of one job in one pass: what `attempts` and `ending` look at, and the draft they write to."""
+
+from __future__ import annotations
+
+from kubooth_operator import children
+from kubooth_operator.api.job import RunPolicy
+from kubooth_operator.api.problems import SpecError
+from kubooth_operator.draft import Draft
+from kubooth_operator.plan import Clock, Observed, Settings
+from kubooth_operator.render import Accepted
+from kubooth_operator.workload import BatchJob, Pod
+
+
+class Present:
+    """Facts about the newest attempt. `problem` says why the spec as it stands may not start another."""
+
+    def __init__(
+        self,
+        observed: Observed,
+        settings: Settings,
+        clock: Clock,
+        draft: Draft,
+        *,
+        job: Accepted,
+        problem: SpecError | None,
+    ) -> None:
+        self.observed, self.settings, self.clock, self.draft = observed, settings, clock, draft
+        self.job, self.problem = job, problem
+        manifest = children.find_job(observed.children, draft.number)
+        self.batch_job = BatchJob(manifest) if manifest is not None else None
+        all_pods = [Pod(each) for each in observed.pods]
+        self.pods = [pod for pod in all_pods if pod.attempt == draft.number]
+        self.live_pods = [pod for pod in all_pods if not pod.is_terminal]  # of any attempt
+
+    @property
+    def policy(self) -> RunPolicy:
+        return self.job.spec.run_policy
+
+    @property
+    def is_suspended(self) -> bool:
+        return self.observed.job.get("spec", {}).get("suspend") is True
