@@ -1,4 +1,4 @@
-"""A certificate authority for the control plane of tests: keys and certificates of two days, made by openssl."""
+"""A certificate authority for the control plane of tests: keys and certificates, made by openssl."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-_DAYS = ["-days", "2"]
+_DAYS = ["-days", "365"]
 
 
 @dataclass(frozen=True)

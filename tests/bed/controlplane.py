@@ -93,20 +93,20 @@ class ControlPlane:
         items = {"apiVersion": "v1", "kind": "List", "items": list(manifests)}
         self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=json.dumps(items))
 
-    def token(self, namespace: str, name: str, *, pod: str | None = None) -> str:
-        """A token of a ServiceAccount, for an hour; bound to a Pod object where one is named (by TokenRequest)."""
+    def token(self, namespace: str, name: str, *, pod: str | None = None, hours: int = 1) -> str:
+        """A token of a ServiceAccount, bound to a Pod object where one is named (by TokenRequest)."""
         bound = []
         if pod is not None:
             uid = self.get("pod", pod, "-n", namespace)["metadata"]["uid"]
             bound = [f"--bound-object-name={pod}", "--bound-object-kind=Pod", f"--bound-object-uid={uid}"]
-        made = self.kubectl("create", "token", name, "-n", namespace, "--duration=1h", *bound)
+        made = self.kubectl("create", "token", name, "-n", namespace, f"--duration={hours}h", *bound)
         return made.stdout.strip()
 
-    def service_account_kubeconfig(self, namespace: str, name: str, *, pod: str | None = None) -> Path:
+    def service_account_kubeconfig(self, namespace: str, name: str, *, pod: str | None = None, hours: int = 1) -> Path:
         """A kubeconfig with a token of a ServiceAccount, as `token` makes it."""
         self._tokens += 1
         path = self.folder / "kubeconfigs" / f"{namespace}-{name}-{self._tokens}"
-        token = self.token(namespace, name, pod=pod)
+        token = self.token(namespace, name, pod=pod, hours=hours)
         return self._kubeconfig(path, {"token": token}, namespace)
 
     def user_kubeconfig(self, user: str, *, groups: Sequence[str] = ()) -> Path:

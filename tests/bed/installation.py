@@ -19,6 +19,11 @@ def install(plane: ControlPlane) -> None:
     """Installs Kubooth, with a ServiceAccount for the operator, and waits until the API serves its kinds."""
     plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", CRDS)
     plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", CRDS)
+    plane.apply(*manifests())
+
+
+def manifests() -> list[dict[str, Any]]:
+    """Everything but the CRDs: the operator's namespace and ServiceAccount, its role, the policy."""
     files = [document for path in sorted(CHART_FILES.glob("*.yaml")) for document in _documents(path)]
     roles = [each["metadata"]["name"] for each in files if each["kind"] == "ClusterRole"]
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM_NAMESPACE}}
@@ -27,7 +32,7 @@ def install(plane: ControlPlane) -> None:
         "kind": "ServiceAccount",
         "metadata": {"name": OPERATOR, "namespace": SYSTEM_NAMESPACE},
     }
-    plane.apply(namespace, account, *files, *([_binding()] if OPERATOR in roles else []))
+    return [namespace, account, *files, *([_binding()] if OPERATOR in roles else [])]
 
 
 def _documents(path: Path) -> list[dict[str, Any]]:
