@@ -1,7 +1,7 @@
 """What the operator knows of the cluster: the newest version of each object that it has seen.
 
 Watches and kopf's events fill it, and so do the answers to the operator's own writes, at once. Each tells the same
-story at its own pace: what is older than what is known is passed over, and what was deleted never comes back.
+story at its own pace: what is older than what is known is passed over, also where that is a deletion.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Store:
         self._index = index
         self._objects: dict[Key, Manifest] = {}
         self._by_index: dict[str, set[Key]] = {}
-        self._deleted: OrderedDict[str, None] = OrderedDict()
+        self._deleted: OrderedDict[str, int] = OrderedDict()  # by UID: the version it went with
 
     def get(self, key: Key) -> Manifest | None:
         """The object of that name."""
@@ -54,7 +54,8 @@ class Store:
         """Takes note of an object; False where that was known already, or something newer."""
         key, uid = key_of(manifest), uid_of(manifest)
         known = self._objects.get(key)
-        if uid in self._deleted or (known is not None and version_of(known) >= version_of(manifest)):
+        newest = max(self._deleted.get(uid, 0), version_of(known) if known is not None else 0)
+        if newest >= version_of(manifest):
             return False
         if known is not None:
             self._drop(key)
@@ -63,23 +64,25 @@ class Store:
             self._by_index.setdefault(value, set()).add(key)
         return True
 
-    def remove(self, key: Key, uid: str) -> bool:
-        """Takes note that an object is gone; False where it was not known."""
-        self._deleted[uid] = None
+    def remove(self, key: Key, uid: str, version: int | None = None) -> bool:
+        """Takes note that an object is gone, or out of sight, with `version` (None: the one that is known); False where
+        it was not known. Only a newer version brings it back: one whose label was lost and given back."""
+        known = self._objects.get(key)
+        is_known = known is not None and uid_of(known) == uid
+        last = version_of(known) if known is not None and is_known else 0
+        self._deleted[uid] = max(version or 0, last)
         while len(self._deleted) > _REMEMBERED_DELETIONS:
             self._deleted.popitem(last=False)
-        known = self._objects.get(key)
-        if known is None or uid_of(known) != uid:
-            return False
-        self._drop(key)
-        return True
+        if is_known:
+            self._drop(key)
+        return is_known
 
     def prune(self, present: Iterable[str], version: int) -> list[Manifest]:
         """Removes what a list of `version` no longer had; `present` are the UIDs it had. Returns what went."""
         uids = set(present)
         gone = [each for each in self if uid_of(each) not in uids and version_of(each) <= version]
         for each in gone:
-            self.remove(key_of(each), uid_of(each))
+            self.remove(key_of(each), uid_of(each), version)
         return gone
 
     def _drop(self, key: Key) -> None:
@@ -134,16 +137,28 @@ def version_of(manifest: Manifest) -> int:
     return int(manifest["metadata"]["resourceVersion"])
 
 
-def job_uid(manifest: Manifest) -> str | None:
-    """The UID of the job that a child says it belongs to."""
-    uid: str | None = (manifest["metadata"].get("labels") or {}).get(LABEL_JOB_UID)
-    return uid
+def owner_of(child: Manifest) -> Manifest | None:
+    """The owner reference to the job that controls a child. A label alone anyone can write."""
+    owners = child["metadata"].get("ownerReferences") or ()
+    return next((each for each in owners if each.get("controller") and each["kind"] == JOB.kind), None)
 
 
-def job_key(manifest: Manifest) -> Key | None:
-    """The job that a child says it belongs to."""
-    name = (manifest["metadata"].get("labels") or {}).get(LABEL_JOB)
-    return Key(manifest["metadata"]["namespace"], name) if name else None
+def job_uid(child: Manifest) -> str | None:
+    """The UID of the job that a child belongs to. A pod belongs to a batch Job: it carries our UID as a label."""
+    if child["kind"] == POD.kind:
+        uid: str | None = (child["metadata"].get("labels") or {}).get(LABEL_JOB_UID)
+        return uid
+    owner = owner_of(child)
+    return owner["uid"] if owner else None
+
+
+def job_key(child: Manifest) -> Key | None:
+    """The job that a child belongs to."""
+    if child["kind"] == POD.kind:
+        name = (child["metadata"].get("labels") or {}).get(LABEL_JOB)
+    else:
+        name = (owner_of(child) or {}).get("name")
+    return Key(child["metadata"]["namespace"], name) if name else None
 
 
 def runtime_name(job: Manifest) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from kubooth_operator.cache import Cache, Key, key_of, runtime_name, uid_of, version_of
+from kubooth_operator.cache import Cache, Key, job_uid, key_of, runtime_name, uid_of, version_of
 from kubooth_operator.client import (
     APPLY_PATCH,
     MERGE_PATCH,
@@ -65,7 +65,7 @@ class Cluster:
         return Observed(
             job=job,
             runtime=await self._runtime(job),
-            children=tuple(child for child in self._cache.children_of(uid) if _is_owned(child, uid)),
+            children=self._cache.children_of(uid),
             pods=self._cache.pods_of(uid),
             taken=await self._still_taken(uid),
         )
@@ -96,10 +96,10 @@ class Cluster:
         deleted = [await self._delete(deletion, observed) for deletion in plan.delete]
         for manifest in plan.apply:
             child = known.get((manifest["kind"], manifest["metadata"]["name"]))
-            if child is None:
-                await self._create(manifest, observed.job)
-            else:
+            if child is not None:
                 await self._apply(manifest, uid_of(child))
+            elif not await self._create(manifest, observed.job):
+                return True  # a plan that knows of it comes first: nothing runs without its neighbours
         if plan.status:
             await self._write_status(observed.job, plan.status)
         for announcement in plan.announce:
@@ -107,10 +107,10 @@ class Cluster:
         return any(deleted) or bool(plan.apply or plan.status)
 
     async def _runtime(self, job: Manifest) -> Manifest | None:
-        """The runtime that a job names. An accepted job has its own snapshot: for it nobody asks the server."""
+        """The runtime that a job names. A job that was started has its own snapshot: for it nobody asks the server."""
         name = runtime_name(job)
         known = self._cache.runtimes.get(Key("", name))
-        if known is not None or (job.get("status") or {}).get("runtimeSnapshot"):
+        if known is not None or (job.get("status") or {}).get("attempts"):
             return known
         try:
             found = await self._api.get(RUNTIME.path(name=name))
@@ -128,7 +128,7 @@ class Cluster:
             except NotFoundError:
                 taken.discard(ref)
             else:
-                if _is_owned(holder, uid):
+                if job_uid(holder) == uid:
                     taken.discard(ref)
         return tuple(sorted(taken, key=lambda ref: (ref.kind, ref.name)))
 
@@ -169,7 +169,8 @@ class Cluster:
         _log.info("deleted %s %s", ref.kind, ref.name, extra=_about(observed.job))
         return True
 
-    async def _create(self, manifest: Manifest, job: Manifest) -> None:
+    async def _create(self, manifest: Manifest, job: Manifest) -> bool:
+        """False where an object of someone else has the name."""
         kind = kind_of(manifest["apiVersion"], manifest["kind"])
         namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
         if kind == BATCH_JOB:
@@ -178,14 +179,15 @@ class Cluster:
             answer = await self._api.post(kind.path(namespace), manifest, query=_OWN_FIELDS)
         except AlreadyExistsError:
             holder = await self._api.get(kind.path(namespace, name))
-            if not _is_owned(holder, uid_of(job)):
+            if job_uid(holder) != uid_of(job):
                 ref = Ref(api_version=kind.api_version, kind=kind.kind, namespace=namespace, name=name)
                 self._taken.setdefault(uid_of(job), set()).add(ref)
                 _log.info("%s %s belongs to someone else", kind.kind, name, extra=_about(job))
-                return
+                return False
             answer = await self._apply(manifest, uid_of(holder))  # ours, but its labels were changed
         self._cache.put(answer)
         _log.debug("created %s %s", kind.kind, name, extra=_about(job))
+        return True
 
     async def _apply(self, manifest: Manifest, uid: str) -> Manifest:
         """Server-side apply to the object with this UID, and to no other of its name."""
@@ -195,6 +197,7 @@ class Cluster:
         body = {**manifest, "metadata": metadata}
         answer = await self._api.patch(path, body, APPLY_PATCH, query={**_OWN_FIELDS, "force": "true"})
         self._cache.put(answer)
+        _log.debug("applied %s %s/%s", kind.kind, metadata["namespace"], metadata["name"])
         return answer
 
     async def _check_that_no_pod_runs(self, job: Manifest) -> None:
@@ -259,12 +262,6 @@ class Cluster:
 
 def _path(ref: Ref) -> str:
     return kind_of(ref.api_version, ref.kind).path(ref.namespace, ref.name)
-
-
-def _is_owned(manifest: Manifest, uid: str) -> bool:
-    """Whether the job with this UID controls the object. A label alone anyone can write."""
-    owners = manifest["metadata"].get("ownerReferences") or ()
-    return any(owner["uid"] == uid and owner.get("controller") for owner in owners)
 
 
 def _is_over(pod: Manifest) -> bool:

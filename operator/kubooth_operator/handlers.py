@@ -15,9 +15,9 @@ from typing import Any, Final
 
 import kopf
 
-from kubooth_operator.cache import Cache, Key, job_key, key_of, uid_of
+from kubooth_operator.cache import Cache, Key, job_key, job_uid, key_of, uid_of, version_of
 from kubooth_operator.client import ONLY_METADATA, Api, ApiError, NotFoundError
-from kubooth_operator.kinds import JOB, RUNTIME, Kind
+from kubooth_operator.kinds import JOB, POD, RUNTIME, Kind
 from kubooth_operator.workqueue import WorkQueue
 
 Manifest = dict[str, Any]
@@ -44,7 +44,7 @@ class Events:
         if type_ is None:
             self.listed_again.set()
         if type_ == "DELETED":
-            if not store.remove(key_of(manifest), uid_of(manifest)):
+            if not store.remove(key_of(manifest), uid_of(manifest), version_of(manifest)):
                 return
             if kind == JOB:
                 self._forget(uid_of(manifest))
@@ -56,6 +56,12 @@ class Events:
         """A child or pod, from a watch."""
         if (key := job_key(manifest)) is not None:
             self._queue.add(key)
+
+    def is_missed(self, child: Manifest) -> bool:
+        """Whether a child that goes will be missed: its job is there, and to stay."""
+        key = job_key(child)
+        job = self._cache.jobs.get(key) if key is not None and child["kind"] != POD.kind else None
+        return job is not None and uid_of(job) == job_uid(child) and "deletionTimestamp" not in job["metadata"]
 
     async def prune(self, api: Api) -> None:
         """After a gap that the server could not fill, kopf lists anew and says nothing of what was deleted meanwhile:

@@ -27,7 +27,7 @@ async def serving(port: int, *, is_ready: Callable[[], bool], state: Callable[[]
 
     app = web.Application()
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz)])
-    runner = web.AppRunner(app, access_log=None, handle_signals=False)
+    runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
         await web.TCPSite(runner, port=port).start()

@@ -12,8 +12,8 @@ import random
 from collections.abc import Callable
 from typing import Any, Final
 
-from kubooth_operator.cache import Store, key_of, uid_of
-from kubooth_operator.client import Api, ApiError, GoneError, TemporaryError
+from kubooth_operator.cache import Store, key_of, uid_of, version_of
+from kubooth_operator.client import Api, ApiError, GoneError, NotFoundError, TemporaryError
 from kubooth_operator.kinds import Kind
 from kubooth_operator.names import APP, LABEL_MANAGED_BY
 
@@ -27,13 +27,26 @@ _log = logging.getLogger(__name__)
 
 
 class Watch:
-    """The watch of one kind. `on_change` gets each object that changed or went."""
+    """The watch of one kind.
 
-    def __init__(self, api: Api, kind: Kind, store: Store, on_change: Callable[[Manifest], None]) -> None:
+    `on_change` gets each object that changed or went, as it was and as it is: whose it is may be what changed.
+    `is_missed` says whether anybody will act on the absence of an object: then it is looked for before it is believed
+    to be gone, since one that lost our label looks the same.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        kind: Kind,
+        store: Store,
+        on_change: Callable[[Manifest], None],
+        is_missed: Callable[[Manifest], bool] = lambda _: False,
+    ) -> None:
         self._api = api
         self._kind = kind
         self._store = store
         self._on_change = on_change
+        self._is_missed = is_missed
         self.listed = asyncio.Event()
         """Set once the cache holds what there was at the start."""
 
@@ -47,7 +60,7 @@ class Watch:
                     version = await self._list()
                     self.listed.set()
                 async for event in self._api.watch(self._kind.path(), _query(version)):
-                    version = self._take(event) or version
+                    version = await self._take(event)
                     pause = _FIRST_PAUSE_SECONDS
             except GoneError:
                 version = None  # the list, at once
@@ -69,8 +82,7 @@ class Watch:
             for item in page["items"]:
                 manifest = {**item, "apiVersion": self._kind.api_version, "kind": self._kind.kind}
                 present.add(uid_of(manifest))
-                if self._store.put(manifest):
-                    self._on_change(manifest)
+                self._put(manifest)
             version: str = page["metadata"]["resourceVersion"]
             if not (more := page["metadata"].get("continue")):
                 break
@@ -79,7 +91,7 @@ class Watch:
             self._on_change(manifest)
         return version
 
-    def _take(self, event: Manifest) -> str:
+    async def _take(self, event: Manifest) -> str:
         """Takes note of one event; returns its version."""
         manifest = event["object"]
         if event["type"] == "ERROR":
@@ -87,12 +99,32 @@ class Watch:
                 raise GoneError(str(manifest.get("message")), status=410)
             raise TemporaryError(str(manifest.get("message")), status=int(manifest.get("code") or 0))
         if event["type"] == "DELETED":
-            if self._store.remove(key_of(manifest), uid_of(manifest)):
-                self._on_change(manifest)
-        elif event["type"] != "BOOKMARK" and self._store.put(manifest):
-            self._on_change(manifest)
+            await self._lose(manifest)
+        elif event["type"] != "BOOKMARK":
+            self._put(manifest)
         version: str = manifest["metadata"]["resourceVersion"]
         return version
+
+    async def _lose(self, manifest: Manifest) -> None:
+        key, uid = key_of(manifest), uid_of(manifest)
+        known = self._store.get(key)
+        if known is not None and uid_of(known) == uid and self._is_missed(known):
+            try:
+                now = await self._api.get(self._kind.path(*key))
+            except NotFoundError:
+                now = None
+            if now is not None and uid_of(now) == uid:
+                self._put(now)
+                return
+        if self._store.remove(key, uid, version_of(manifest)) and known is not None:
+            self._on_change(known)
+
+    def _put(self, manifest: Manifest) -> None:
+        known = self._store.get(key_of(manifest))
+        if self._store.put(manifest):
+            if known is not None:
+                self._on_change(known)
+            self._on_change(manifest)
 
 
 def _query(version: str) -> dict[str, str]:

@@ -35,10 +35,24 @@ def test_versions_are_numbers() -> None:
 def test_what_was_deleted_does_not_come_back() -> None:
     store = Store()
     store.put(thing(5))
-    assert store.remove(KEY, "u1")
-    assert not store.remove(KEY, "u1")
+    assert store.remove(KEY, "u1", 7)
+    assert not store.remove(KEY, "u1", 7)
     assert not store.put(thing(6)), "an answer that arrives after the deletion"
-    assert store.put(thing(7, uid="u2")), "another object of the name"
+    assert store.put(thing(8, uid="u2")), "another object of the name"
+
+
+def test_what_lost_its_label_comes_back_with_it() -> None:
+    store = Store()
+    store.put(thing(5))
+    assert store.remove(KEY, "u1", 7)
+    assert store.put(thing(8))
+
+
+def test_what_was_deleted_in_an_unknown_version_does_not_come_back() -> None:
+    store = Store()
+    store.put(thing(5))
+    assert store.remove(KEY, "u1")
+    assert not store.put(thing(5))
 
 
 def test_a_deletion_of_the_old_leaves_the_new() -> None:
@@ -64,7 +78,13 @@ def test_children_are_found_by_the_uid_of_their_job() -> None:
     mine, other = child_labels("rex", "job-1"), child_labels("rex", "job-2")
     cache.put(thing(1, name="a", uid="a", labels=mine))
     cache.put(thing(2, name="b", uid="b", labels=other))
-    cache.put({**thing(3, name="c", uid="c", labels=mine), "apiVersion": "batch/v1", "kind": "Job"})
+    owner = {"kind": "PersonalizationJob", "name": "rex", "uid": "job-1", "controller": True}
+    batch_job = {"apiVersion": "batch/v1", "kind": "Job"}
+    cache.put({**thing(3, name="c", uid="c", labels=other, ownerReferences=[owner]), **batch_job})
+    cache.put({**thing(3, name="d", uid="d", labels=mine), **batch_job})
+    cache.put(
+        {**thing(3, name="e", uid="e", labels=mine, ownerReferences=[{**owner, "controller": False}]), **batch_job}
+    )
     assert [key_of(pod).name for pod in cache.pods_of("job-1")] == ["a"]
     assert [key_of(child).name for child in cache.children_of("job-1")] == ["c"]
     assert job_key(cache.pods_of("job-1")[0]) == KEY
