@@ -35,8 +35,9 @@ def api_server(control_plane_programs: None, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def namespace(api_server: ControlPlane) -> Iterator[str]:
-    """The name of a fresh namespace."""
+    """The name of a fresh namespace, in which pods can be made."""
     name = f"test-{next(_numbers)}"
     api_server.kubectl("create", "namespace", name)
+    api_server.kubectl("wait", "--for=create", "serviceaccount/default", "-n", name, "--timeout=60s")
     yield name
     api_server.kubectl("delete", "namespace", name, "--wait=false")

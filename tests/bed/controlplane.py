@@ -29,7 +29,7 @@ import ssl
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,9 +52,9 @@ class ControlPlane:
     authority: Authority
     admin: Path
     kubectl_program: Path
-    _processes: _Processes
-    _apiserver: list[str]
-    _tokens: int = field(default=0)
+    _processes: _Processes = field(repr=False)
+    _apiserver: list[str] = field(repr=False)
+    _tokens: int = field(default=0, repr=False)
 
     @property
     def ca(self) -> Path:
@@ -122,7 +122,7 @@ class ControlPlane:
     def start_apiserver(self) -> None:
         """Starts it again where it was, and waits until it is ready."""
         self._processes.start("kube-apiserver", self._apiserver)
-        _wait_for(self._processes, "kube-apiserver", lambda: self.is_ready())
+        _wait_for(self._processes, "kube-apiserver", self.is_ready)
 
     def is_ready(self) -> bool:
         """Whether the API server says so."""
@@ -312,7 +312,7 @@ class _Processes:
         return self._folder / f"{name}.log"
 
 
-def _wait_for(processes: _Processes, name: str, is_there: Any) -> None:
+def _wait_for(processes: _Processes, name: str, is_there: Callable[[], bool]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not is_there():
         if processes.ended(name) or time.monotonic() > deadline:
