@@ -7,6 +7,7 @@ The credentials stand in the environment while a test with `s3` runs, and nothin
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -72,9 +73,16 @@ class S3:
 def s3_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The endpoint of a server with the owner and a guest who has no rights."""
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        binary = gobuild.versitygw()
-    folder = tmp_path_factory.mktemp("s3")
-    server, endpoint = _start(binary, folder)
+        gobuild.versitygw()
+    with serving(tmp_path_factory.mktemp("s3")) as endpoint:
+        yield endpoint
+
+
+@contextlib.contextmanager
+def serving(folder: Path, address: str = "127.0.0.1") -> Iterator[str]:
+    """The endpoint of a server with both users, which keeps its data in `folder`."""
+    binary = gobuild.versitygw()
+    server, endpoint = _start(binary, folder, address)
     try:
         _add_guest(binary, endpoint)
         yield endpoint
@@ -113,9 +121,9 @@ def s3_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def _start(binary: Path, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+def _start(binary: Path, folder: Path, address: str) -> tuple[subprocess.Popen[bytes], str]:
     for name in ("data", "meta", "iam"):
-        (folder / name).mkdir()
+        (folder / name).mkdir(parents=True)
     options = ["--keep-alive", "--quiet", "--iam-dir", str(folder / "iam"), "--region", REGION]
     options += ["posix", "--sidecar", str(folder / "meta"), str(folder / "data")]
     env = {"PATH": os.environ.get("PATH", ""), "ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY}
@@ -123,32 +131,32 @@ def _start(binary: Path, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     tied = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
     log = folder / "log"
     for _ in range(5):  # somebody may take the free port first
-        port = _free_port()
+        port = _free_port(address)
         with log.open("ab") as output:
             server = subprocess.Popen(
-                [*tied, binary, "--port", f"127.0.0.1:{port}", *options], env=env, stdout=output, stderr=output
+                [*tied, binary, "--port", f"{address}:{port}", *options], env=env, stdout=output, stderr=output
             )
-        if _answers(server, port):
-            return server, f"http://127.0.0.1:{port}"
+        if _answers(server, address, port):
+            return server, f"http://{address}:{port}"
         server.kill()
         server.wait()
     raise RuntimeError(f"the S3 server does not start:\n{log.read_text()}")
 
 
-def _answers(server: subprocess.Popen[bytes], port: int) -> bool:
+def _answers(server: subprocess.Popen[bytes], address: str, port: int) -> bool:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            socket.create_connection((address, port), timeout=1).close()
             return True
         except ConnectionRefusedError:
             time.sleep(0.02)
     return False
 
 
-def _free_port() -> int:
+def _free_port(address: str) -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((address, 0))
         port: int = probe.getsockname()[1]
         return port
 
