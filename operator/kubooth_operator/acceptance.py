@@ -8,7 +8,6 @@ the runtime does not allow), the last accepted spec stays in force until it is m
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from kubooth_operator.api.job import API_VERSION, JobSpec, PersonalizationJob
 from kubooth_operator.api.load import parse
@@ -42,19 +41,11 @@ def judge(observed: Observed) -> Judgement:
     except SpecError as problem:
         return Judgement(job=None, problem=problem, resolved=None, snapshot=None)
     try:
-        spec = settle(job, runtime)
-        accepted = _accepted(job, spec, runtime)
-        accepted.config(attempt=1)
+        accepted = _accepted(job, settle(job, runtime), runtime)
     except SpecError as problem:
-        return Judgement(
-            job=_accepted(job, _spec(last), runtime) if last else None, problem=problem, resolved=None, snapshot=None
-        )
-    return Judgement(
-        job=accepted,
-        problem=None,
-        resolved=spec.model_dump(mode="json", by_alias=True, exclude_none=True),
-        snapshot=snapshot,
-    )
+        return Judgement(job=_before(job, last, runtime), problem=problem, resolved=None, snapshot=None)
+    resolved = accepted.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return Judgement(job=accepted, problem=None, resolved=resolved, snapshot=snapshot)
 
 
 def _runtime(observed: Observed, snapshot: Manifest | None) -> PersonalizationRuntime:
@@ -88,13 +79,22 @@ def _plain_job(job: Manifest) -> Manifest:
     return {"apiVersion": API_VERSION, "kind": JOB_KIND, "metadata": metadata, "spec": job.get("spec", {})}
 
 
-def _spec(resolved: dict[str, Any]) -> JobSpec:
-    job = {"apiVersion": API_VERSION, "kind": JOB_KIND, "metadata": {"name": "resolved"}, "spec": resolved}
-    return parse(job, PersonalizationJob).spec
+def _before(job: PersonalizationJob, resolved: Manifest | None, runtime: PersonalizationRuntime) -> Accepted | None:
+    """The job as it was accepted last; None where it never was, or by a version whose rules were others."""
+    if resolved is None:
+        return None
+    raw = {"apiVersion": API_VERSION, "kind": JOB_KIND, "metadata": {"name": job.metadata.name}, "spec": resolved}
+    try:
+        return _accepted(job, parse(raw, PersonalizationJob).spec, runtime)
+    except SpecError:
+        return None
 
 
 def _accepted(job: PersonalizationJob, spec: JobSpec, runtime: PersonalizationRuntime) -> Accepted:
+    """The job with this spec, once a configuration can be made of it. Raises SpecError."""
     metadata = job.metadata
-    return Accepted(
+    accepted = Accepted(
         name=metadata.name, namespace=metadata.namespace or "", uid=metadata.uid or "", spec=spec, runtime=runtime
     )
+    accepted.config(attempt=1)
+    return accepted

@@ -145,7 +145,7 @@ def _wait_or_run(now: Present, batch_job: BatchJob) -> None:
         draft.set_condition("PodsReady", True, "PodsReady", "all pods are ready")
     elif draft.time("readyTime") is None and _has_started_too_late(now):
         return
-    else:
+    elif not any(pod.has_failed for pod in now.pods):  # else the batch Job will say so in a moment
         _explain(now, batch_job)
     _check_progress(now)
 

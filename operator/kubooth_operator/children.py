@@ -13,6 +13,8 @@ from typing import Any
 from kubooth_operator import names, render
 from kubooth_operator.plan import Deletion, Manifest, Observed, Ref, Settings
 
+SELECTORS = frozenset({"selector", "podSelector"})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
@@ -24,18 +26,23 @@ class Difference:
 
 
 def compare(observed: Observed, job: render.Accepted, attempt: int, settings: Settings) -> Difference:
-    """The children of an attempt against those there are. Without all of its neighbours the batch Job is not made."""
+    """The children of an attempt against those there are. The batch Job is made last, when its neighbours stand."""
     there = {ref_of(child): child for child in observed.children}
     apply: list[Manifest] = []
     delete = [deletion(child) for child in observed.children if is_left_over(child, attempt)]
     taken: list[Ref] = []
+    is_complete = True
     for wanted in render.children(job, attempt, settings):
         ref = ref_of(wanted)
         found = there.get(ref)
         if found is None and ref in observed.taken:
             taken.append(ref)
-        elif found is None:
+            is_complete = False
+        elif found is None and (wanted["kind"] != "Job" or is_complete):
             apply.append(wanted)
+            is_complete = False
+        elif found is None:
+            continue
         elif wanted["kind"] == "RoleBinding" and found.get("roleRef") != wanted["roleRef"]:
             delete.append(deletion(found))  # a reference to a role cannot be changed
         elif wanted["kind"] == "Job":
@@ -46,8 +53,6 @@ def compare(observed: Observed, job: render.Accepted, attempt: int, settings: Se
             apply.extend([] if contains(found, outside) else [outside])
         elif not contains(found, wanted):
             apply.append(wanted)
-    if taken:
-        apply = [each for each in apply if each["kind"] != "Job"]
     return Difference(apply=tuple(apply), delete=tuple(delete), taken=tuple(taken))
 
 
@@ -93,7 +98,8 @@ def without_template(batch_job: Manifest) -> Manifest:
 def contains(there: Any, wanted: Any) -> bool:
     """Whether all that is wanted is there: of a map its keys, of a list every entry in its place.
 
-    Owner references are the exception: ours may stand anywhere among those of others.
+    A selector must be the same, since one more label in it selects something else. Owner references of ours may stand
+    anywhere among those of others.
     """
     if isinstance(wanted, dict):
         if not isinstance(there, dict):
@@ -102,7 +108,7 @@ def contains(there: Any, wanted: Any) -> bool:
             if key == "ownerReferences":
                 if not all(any(contains(each, owner) for each in there.get(key, ())) for owner in value):
                     return False
-            elif key not in there or not contains(there[key], value):
+            elif key not in there or not (there[key] == value if key in SELECTORS else contains(there[key], value)):
                 return False
         return True
     if isinstance(wanted, list):

@@ -109,7 +109,12 @@ def _of_pod(pod: Pod) -> tuple[int, Diagnosis | None]:
         return 2, Diagnosis(reason="PodRejected", message=_where(pod, what), kind="Retryable", pod=pod.name)
     if code is None or code == ExitCode.OK:
         return 9, None
-    if (said is not None and said.reason == "Stopped") or code in {ExitCode.TERMINATED, ExitCode.INTERRUPTED}:
+    cut_off = said is None and code == 137 and pod.gone_by is not None  # its grace period was over
+    if (
+        cut_off
+        or (said is not None and said.reason == "Stopped")
+        or code in {ExitCode.TERMINATED, ExitCode.INTERRUPTED}
+    ):
         return 6, _said(pod, "Stopped", "Retryable", "was stopped from outside")
     if said is None and pod.terminated.get("reason") in {"StartError", "ContainerCannotRun"}:
         return 2, _said(pod, "ConfigError", "Retryable", "cannot be started")

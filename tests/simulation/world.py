@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
+import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -51,6 +52,7 @@ class Behaviour:
     waiting: str = ""  # reason of a container that never starts
     beats: bool = True  # rank 0 reports progress
     stop_seconds: float = 3  # from SIGTERM to the end
+    lingers: bool = False  # whether a stopped pod is still seen when it has ended
 
 
 class KilledError(Exception):
@@ -148,10 +150,14 @@ class World:
     def run(self, seconds: float = 3600, *, until: Callable[[], bool] | None = None, step: float = 1) -> None:
         """Lets time pass, with a pass of the operator whenever something happened or it asked for one."""
         end = self.now + timedelta(seconds=seconds)
+        seen = ""
         while self.now < end:
-            self.settle()
-            if self.job is None or (until is not None and until()):
-                return
+            present = json.dumps([self.job, self.runtime, [*self.children.values()], self.pods], default=str)
+            if present != seen or (self.wake is not None and self.wake <= self.now):
+                self.settle()
+                if self.job is None or (until is not None and until()):
+                    return
+                seen = json.dumps([self.job, self.runtime, [*self.children.values()], self.pods], default=str)
             self.now += timedelta(seconds=step)
             self.tick()
         if until is not None:
@@ -251,6 +257,8 @@ class World:
             if now is None or now["metadata"]["uid"] != there["metadata"]["uid"]:
                 return False
             self.children[ref] = self._touch(merged(now, child))
+            if "selector" in child.get("spec", {}):  # atomic, as all selectors are
+                self.children[ref]["spec"]["selector"] = child["spec"]["selector"]
             return True
         if ref in self.foreign:
             self.taken.add(ref)
@@ -356,12 +364,13 @@ class World:
         behaviour = self.script(int(metadata["labels"]["kubooth.io/attempt"]))
         ending = behaviour.endings.get(index_of(pod), behaviour.every)
         age = (self.now - datetime.fromisoformat(metadata["creationTimestamp"])).total_seconds()
-        stopped = metadata.get("stopped")
-        if stopped is not None:
+        stopped, ran = metadata.get("stopped"), metadata.get("ran")
+        if ran is not None and (self.now - ran).total_seconds() >= ending.after:
+            self._finish(pod, ending)
+        elif stopped is not None:
             if (self.now - stopped).total_seconds() >= behaviour.stop_seconds:
                 self._finish(pod, Ending(code=143, reason="Stopped", message="stopped"))
-            return
-        if behaviour.waiting:
+        elif behaviour.waiting:
             waiting = {"reason": behaviour.waiting, "message": "by the script"}
             status["containerStatuses"] = [{"name": "trainer", "state": {"waiting": waiting}}]
         elif age >= behaviour.start_after and status["phase"] == "Pending":
@@ -369,14 +378,12 @@ class World:
             status["conditions"].append({"type": "Ready", "status": "True"})
             status["containerStatuses"] = [{"name": "trainer", "state": {"running": {"startedAt": stamp(self.now)}}}]
             metadata["ran"] = self.now
-        elif status["phase"] == "Running":
-            if behaviour.beats and index_of(pod) == 0 and self.job is not None and int(age) % 10 == 0:
-                self._beat()
-            if (self.now - metadata["ran"]).total_seconds() >= ending.after:
-                self._finish(pod, ending)
+        elif status["phase"] == "Running" and behaviour.beats and index_of(pod) == 0 and int(age) % 10 == 0:
+            self._beat()
 
     def _beat(self) -> None:
-        assert self.job is not None
+        if self.job is None:
+            return
         self.job.setdefault("status", {})["progress"] = {
             "step": 1, "total": 2, "updatedAt": stamp(self.now), "eta": "9s", "etaSeconds": 9, "summary": "1/2 50%",
         }  # fmt: skip
@@ -393,7 +400,7 @@ class World:
             "reason": "Error" if ending.code else "Completed",
         }
         if ending.oom:
-            terminated["reason"] = "OOMKilledError"
+            terminated["reason"] = "OOMKilled"
         if ending.reason or not ending.code:
             terminated["message"] = Termination(
                 reason=ending.reason or "Completed",
@@ -403,7 +410,8 @@ class World:
                 log=("last line",),
             ).to_text()
         status["containerStatuses"] = [{"name": "trainer", "state": {"terminated": terminated}}]
-        if pod["metadata"].get("stopped") is not None and not self._has_owner(pod):
+        lingers = self.script(int(pod["metadata"]["labels"]["kubooth.io/attempt"])).lingers
+        if pod["metadata"].get("stopped") is not None and not lingers and not self._has_owner(pod):
             del self.pods[pod["metadata"]["name"]]
 
     def _has_owner(self, pod: Manifest) -> bool:

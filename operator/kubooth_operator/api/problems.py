@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, get_args
 
 from pydantic import ValidationError
@@ -163,12 +164,14 @@ def part_at(kind: type[Part], loc: Sequence[int | str]) -> type[Part] | None:
     return part
 
 
-def sub_parts(part: type[Part]) -> Iterator[tuple[str, type[Part]]]:
+@cache
+def sub_parts(part: type[Part]) -> tuple[tuple[str, type[Part]], ...]:
     """Fields whose values (or entries) are parts: camelCase name and model."""
-    for name, field in part.model_fields.items():
-        inner = _part_in(field.annotation)
-        if inner is not None:
-            yield field.alias or name, inner
+    return tuple(
+        (field.alias or name, inner)
+        for name, field in part.model_fields.items()
+        if (inner := _part_in(field.annotation)) is not None
+    )
 
 
 def quoted(value: Any) -> str:
