@@ -34,7 +34,8 @@ def ours(path: Path, turns: Turns) -> None:
                 turns.facts[event.key] = event.value
 
     reporter = Reporter(sinks=[Losses()])
-    run_job(load_config(path), join(), reporter, StopFlag(), Listening(0.0, lambda _: None))
+    config = load_config(path)
+    run_job(config, join(config.deadlines.stall_seconds), reporter, StopFlag(), Listening(0.0, lambda _: None))
 
 
 def plain(path: Path, turns: Turns) -> None:

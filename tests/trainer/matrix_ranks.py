@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from kubooth_trainer import loop
-from kubooth_trainer.checkpoint import Checkpoints
+from kubooth_trainer.checkpoint import Checkpoints, claim_checkpoints
+from kubooth_trainer.claim import Claim, Identity
 from kubooth_trainer.config import TrainConfig, load_config
 from kubooth_trainer.distributed import World, join
 from kubooth_trainer.families import FAMILIES
@@ -36,9 +37,12 @@ def run(config: TrainConfig, world: World, identity: str) -> dict[str, object]:
     model = Path(config.model.uri.removeprefix("file://"))
     prompts = ["a photo of a zqx dog", "a photo of a dog"]
     reporter = Reporter()
+    claim = Claim(storage=Storage(config.storage), uri=config.checkpoints.uri, identity=Identity.of(config))
+    if world.is_main:
+        claim_checkpoints(claim)
     checkpoints = Checkpoints(
-        Storage(config.storage), config.checkpoints, attempt=1, identity=identity,
-        scratch=Path(config.workdir) / "scratch", world=world,
+        claim, config.checkpoints, identity=identity, scratch=Path(config.workdir) / "scratch", world=world,
+        moved=reporter.moved,
     )  # fmt: skip
     inputs = loop.TrainInputs(
         family=family, model_folder=model, instance_latents=latents(4, 1, model), class_latents=latents(6, 2, model),
@@ -55,7 +59,7 @@ def run(config: TrainConfig, world: World, identity: str) -> dict[str, object]:
 def main() -> None:
     loop.SYNC_STEPS = 1  # every loss, not means of five
     base = load_config(Path(sys.argv[1])).model_dump()
-    world = join()
+    world = join(base["deadlines"]["stall_seconds"])
     for name, case in json.loads(Path(sys.argv[2]).read_text()).items():
         changed = json.loads(json.dumps(base))
         changed["parallelism"] |= {"zero_stage": case["zero_stage"], "devices_per_node": world.size}

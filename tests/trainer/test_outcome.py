@@ -37,3 +37,36 @@ def test_outcomes_come_back_in_the_order_of_their_time(tmp_path: Path, monkeypat
         write_outcome(rank)
     write_outcome(1, exit_code=2, reason="BadSubject", message="x")
     assert [(outcome.rank, outcome.exit_code) for outcome in read_outcomes(tmp_path)] == [(0, None), (1, 2)]
+
+
+GONE = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [10.0.0.2]:3042"
+LATE = "[gloo/gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 1860000ms for recv operation to complete"
+LOST: list[BaseException] = [
+    RuntimeError(GONE),
+    RuntimeError(LATE),
+    RuntimeError("[gloo/gloo/transport/tcp/pair.cc:534] Read error [10.0.0.2]:1: Connection reset by peer"),
+    torch.distributed.DistBackendError("NCCL error in: x.cpp:1, remote process exited or there was a network error"),
+    torch.distributed.DistNetworkError("failed to recv, got 0 bytes"),
+    torch.distributed.DistStoreError("wait timeout after 300000ms"),
+]
+
+
+@pytest.mark.parametrize("error", LOST, ids=[str(error)[-40:] for error in LOST])
+def test_a_lost_peer(error: BaseException) -> None:
+    code, reason, message = failure_of(error)
+    assert (code, reason) == (ExitCode.RETRY, "PeerLost")
+    assert str(error) in message
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be"), "DeviceOutOfMemory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublas...`"), "DeviceOutOfMemory"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), "OutOfMemory"),
+        (RuntimeError("the connection of two layers timed out"), "TrainerCrashed"),
+        (ValueError(GONE), "TrainerCrashed"),
+    ],
+)  # fmt: skip
+def test_words_that_libraries_use(error: BaseException, reason: str) -> None:
+    assert failure_of(error)[1] == reason

@@ -17,7 +17,7 @@ from kubooth_trainer.identifier import choose_identifier, judge_identifier
 from kubooth_trainer.loss import NoiseSchedule
 from kubooth_trainer.progress import Reporter
 from kubooth_trainer.single_file import check_single_file
-from kubooth_trainer.storage import Storage
+from kubooth_trainer.storage import Progress, Storage
 from kubooth_trainer.subject import LoadedSubject, load_photos, unpack_subject
 
 
@@ -43,11 +43,12 @@ class Fetcher:
 
     storage: Storage
     world: World
+    on_progress: Progress | None = None
 
     def fetch(self, uri: str, folder: Path, *, names: list[str] | None = None) -> Path:
         """The local folder or file of a URI. Collective."""
         if self.world.leads_node:
-            self.storage.fetch_tree(uri, folder, names=names)
+            self.storage.fetch_tree(uri, folder, names=names, on_progress=self.on_progress)
         self.world.barrier()
         return self.storage.fetch_tree(uri, folder, names=names)
 

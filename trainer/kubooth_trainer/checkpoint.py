@@ -9,6 +9,9 @@ Layout under the job's checkpoint URI:
                           checkpoint.json          written last: step, identity, size and SHA-256 of each file
 
 A folder without `checkpoint.json` does not exist for us. Collected on all ranks, written by rank 0.
+
+Beside the attempts lies a claim (`kubooth-job.json`), which an attempt takes when it starts. Before anything counts
+or is deleted here, the claim must still be its own: an attempt that was cut off and replaced stops instead.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,11 +31,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from kubooth_trainer.claim import CLAIM, RESERVED, Claim, Identity
 from kubooth_trainer.config import CheckpointConfig
 from kubooth_trainer.distributed import World
 from kubooth_trainer.engine import MOMENTS, Ema, EngineState
-from kubooth_trainer.errors import NumericalError
-from kubooth_trainer.storage import Storage
+from kubooth_trainer.errors import NumericalError, StoppedError, StorageDeniedError
+from kubooth_trainer.progress import transfer
+from kubooth_trainer.storage import PreconditionFailedError, Upload
 
 FORMAT_VERSION = 1
 MANIFEST = "checkpoint.json"
@@ -44,6 +50,7 @@ class Checkpoint:
     step: int
     folder: Path
     uri: str
+    time: float  # Unix seconds, when it was whole
     history: list[dict[str, Any]]
 
     def tensors(self, kind: str) -> dict[str, torch.Tensor]:
@@ -69,19 +76,60 @@ class Checkpoint:
             use(file.get_tensor)
 
 
+def claim_checkpoints(claim: Claim) -> None:
+    """At the start of an attempt, on rank 0. Raises StoppedError where a later attempt of this job is at work."""
+
+    def judge(owner: Identity | None) -> None:
+        if owner is not None and not claim.identity.succeeds(owner):
+            raise claim.superseded(owner)
+
+    claim.take(judge)
+
+
+def require_claim(claim: Claim) -> None:
+    """Raises StoppedError where somebody else has taken over, or the checkpoints are no longer wanted."""
+    owner, _ = claim.read()
+    if owner is None:
+        raise StoppedError(f"superseded: the checkpoints in {claim.uri} were deleted by somebody else")
+    if owner != claim.identity:
+        raise claim.superseded(owner)
+
+
+def delete_checkpoints(claim: Claim) -> None:
+    """Removes every checkpoint of the job: its result stands. A successor that has begun does it itself."""
+    storage, uri = claim.storage, claim.uri
+    owner, version = claim.read()
+    if version is None or (owner is not None and not claim.identity.succeeds(owner)):
+        return
+    for name in sorted({entry.name.partition("/")[0] for entry in storage.list(uri)} - {CLAIM}):
+        storage.delete_tree(storage.join(uri, name))
+    with suppress(PreconditionFailedError):  # taken meanwhile
+        storage.delete_version(claim.location, version)
+    folder = storage.local_path(uri)
+    if folder is not None:
+        with suppress(OSError):  # S3 knows no empty folders
+            folder.rmdir()
+            if folder.parent.name == RESERVED:
+                folder.parent.rmdir()
+
+
 class Checkpoints:
     """The checkpoints of one job: save, find the newest whole one, keep the newest K."""
 
     def __init__(
-        self, storage: Storage, config: CheckpointConfig, *, attempt: int, identity: str, scratch: Path, world: World
-    ) -> None:
-        """`identity` ties checkpoints to one config and its inputs: others are not resumed from."""
-        self._storage = storage
+        self, claim: Claim, config: CheckpointConfig, *, identity: str, scratch: Path, world: World,
+        moved: Callable[[], None],
+    ) -> None:  # fmt: skip
+        """`identity` ties checkpoints to one config and its inputs: others are not resumed from. `moved` is told of
+        work on this rank."""
+        self._claim = claim
+        self._storage = claim.storage
         self._config = config
-        self._attempt = attempt
+        self._attempt = claim.identity.attempt
         self._identity = identity
         self._scratch = scratch
         self._world = world
+        self._moved = moved
 
     def save(self, step: int, state: EngineState, ema: Ema | None, *, history: list[dict[str, Any]]) -> str:
         """Writes the state after `step` steps, with the losses so far; returns its URI.
@@ -107,6 +155,8 @@ class Checkpoints:
                 finite = finite and all(bool(torch.isfinite(value).all()) for value in tensors.values())
                 if finite:
                     files.append(_write(folder / f"{kind}.safetensors", tensors))
+                    self._moved()
+            self._world.barrier()  # rank 0 writes: the next collective begins for all at once
         if self._world.any(not finite):
             if self._world.is_main:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -143,20 +193,19 @@ class Checkpoints:
                 problem = _verify(folder, manifest)
             if not self._world.any(problem is not None):
                 assert manifest is not None
-                return Checkpoint(step=step, folder=folder, uri=uri, history=manifest["history"])
+                return Checkpoint(step=step, folder=folder, uri=uri, time=manifest["time"], history=manifest["history"])
             if self._world.is_main:
                 warn(f"checkpoint {uri} is not used: {problem or 'it is damaged on another node'}")
         return None
-
-    def delete_all(self) -> None:
-        """Removes every checkpoint of the job: its result stands."""
-        if self._world.is_main:
-            self._storage.delete_tree(self._config.uri)
 
     def _judge(self, uri: str) -> tuple[str | None, dict[str, Any] | None]:
         try:
             manifest = json.loads(self._storage.read_bytes(self._storage.join(uri, MANIFEST)))
             version, identity = manifest["format"], manifest["identity"]
+        except StorageDeniedError:
+            if self._storage.exists(self._storage.join(uri, MANIFEST)):
+                raise
+            return "it is gone", None
         except (ValueError, KeyError, TypeError) as error:
             return f"{MANIFEST} cannot be read ({error})", None
         if version != FORMAT_VERSION:
@@ -171,9 +220,13 @@ class Checkpoints:
             return local
         folder = self._scratch / f"resume-{step:06d}"
         if self._world.leads_node and _verify(folder, manifest) is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            for entry in manifest["files"]:
-                self._storage.download(self._storage.join(uri, entry["name"]), folder / entry["name"])
+            shutil.rmtree(folder, ignore_errors=True)
+            names = [entry["name"] for entry in manifest["files"]]
+            try:
+                self._storage.fetch_tree(uri, folder, names=names, on_progress=transfer(self._moved))
+            except StorageDeniedError:
+                if self._storage.exists(self._storage.join(uri, MANIFEST)):
+                    raise  # else a predecessor's last act was to delete it: found missing below
         self._world.barrier()
         return folder
 
@@ -187,16 +240,31 @@ class Checkpoints:
         return sorted(found, reverse=True)
 
     def _publish(self, folder: Path, uri: str, files: list[dict[str, Any]], manifest: bytes) -> None:
+        location = self._storage.join(uri, MANIFEST)
+        # An earlier start of this attempt may have been here: what it left does not count from now on.
+        before = self._storage.read_versioned(location)[1] if self._storage.exists(location) else None
         if self._storage.local_path(uri) is None:
-            for entry in files:
-                self._storage.upload(folder / entry["name"], self._storage.join(uri, entry["name"]))
-        self._storage.write_bytes(self._storage.join(uri, MANIFEST), manifest)
+            uploads = [
+                Upload(path=folder / entry["name"], uri=self._storage.join(uri, entry["name"])) for entry in files
+            ]
+            self._storage.upload_all(uploads, on_progress=transfer(self._moved))
+        require_claim(self._claim)
+        try:
+            self._storage.write_bytes(location, manifest, if_absent=before is None, if_version=before)
+        except PreconditionFailedError as error:
+            raise StoppedError(f"superseded: another process writes to {uri}") from error
+        try:
+            require_claim(self._claim)
+        except StoppedError:  # overtaken between the two requests
+            self._storage.delete([location])
+            raise
         if self._storage.local_path(uri) is None:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _drop_old(self) -> None:
         for _, name in self._manifests()[self._config.keep :]:
             uri = self._uri(name)
+            require_claim(self._claim)
             self._storage.delete([self._storage.join(uri, MANIFEST)])
             self._storage.delete_tree(uri)
 

@@ -1,18 +1,28 @@
 """Which rank this is, on which device, and the few collectives the trainer uses outside DeepSpeed.
 
 Tensors only: nothing is pickled between ranks. Every rank must call every method marked "collective".
+
+Nobody waits for ever. Collectives of the device's group are entered at about the same time by all, and time out.
+Where ranks wait for one that downloads, encodes or uploads, they wait in `barrier`, in a group of its own that has no
+such limit: a peer that dies closes its connection and ends the wait at once, and against one that went silent there
+is the watchdog, which hears by way of `Pulse` whether any rank still moves.
 """
 
 from __future__ import annotations
 
 import os
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
-PROCESS_GROUP_TIMEOUT = timedelta(hours=2)  # longer than a slow model download by one rank of a node
+COLLECTIVE_SLACK = timedelta(seconds=60)  # the watchdog, which can say where ranks hang, comes first
+BARRIER_TIMEOUT = timedelta(days=7)  # the longest deadline that a job may set for the watchdog
+MOVES = "kubooth/moves"
 
 
 @dataclass(frozen=True)
@@ -24,6 +34,7 @@ class World:
     local_rank: int
     local_size: int
     device: torch.device
+    waiting: dist.ProcessGroup | None = None  # where ranks wait for others; None: in the default group
 
     @property
     def is_main(self) -> bool:
@@ -35,9 +46,9 @@ class World:
         return self.local_rank == 0
 
     def barrier(self) -> None:
-        """Collective."""
+        """Waits until all ranks are here, however long the work of one takes. Collective."""
         if self.size > 1:
-            dist.barrier()
+            dist.barrier(group=self.waiting)
 
     def any(self, flag: bool) -> bool:
         """True where the flag is set on any rank. Collective."""
@@ -72,7 +83,7 @@ class World:
         return [part.cpu() for part in parts]
 
 
-def join() -> World:
+def join(stall_seconds: float) -> World:
     """Joins the process group that torchrun's environment describes. Collective; called once."""
     use_cuda = torch.cuda.is_available()
     if not use_cuda:
@@ -87,9 +98,9 @@ def join() -> World:
     device = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
     if use_cuda:
         torch.cuda.set_device(device)
-    deepspeed.init_distributed(
-        "nccl" if use_cuda else "gloo", auto_mpi_discovery=False, verbose=False, timeout=PROCESS_GROUP_TIMEOUT
-    )
+    timeout = timedelta(seconds=stall_seconds) + COLLECTIVE_SLACK
+    _set_default_timeout(timeout)
+    deepspeed.init_distributed("nccl" if use_cuda else "gloo", auto_mpi_discovery=False, verbose=False, timeout=timeout)
     state = PartialState(cpu=not use_cuda)
     return World(
         rank=state.process_index,
@@ -97,4 +108,49 @@ def join() -> World:
         local_rank=state.local_process_index,
         local_size=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         device=device,
+        waiting=dist.new_group(backend="gloo", timeout=BARRIER_TIMEOUT) if state.num_processes > 1 else None,
     )
+
+
+def _set_default_timeout(timeout: timedelta) -> None:
+    """For groups made without one, as DeepSpeed's clone of the world is: torch would give them 10 or 30 minutes.
+
+    torch has no setting for it, and DeepSpeed passes none on (`deepspeed.utils.groups._clone_world_group`).
+    """
+    dist.distributed_c10d.default_pg_timeout = timeout
+    dist.distributed_c10d.default_pg_nccl_timeout = timeout  # type: ignore[attr-defined]
+
+
+class Pulse:
+    """News of work on other ranks, by way of the store that the ranks met at.
+
+    One counter for all: adding this rank's moves to it also reads it, and a sum that is more than one's own moves
+    means that somebody else moved. Beside the collectives, since a rank that waits in one cannot ask.
+    """
+
+    def __init__(self, seconds: float, on_news: Callable[[], None]) -> None:
+        """Asks every `seconds`, over a connection of its own, from a thread that ends with the process."""
+        self._seconds = seconds
+        self._on_news = on_news
+        self._moves = 0
+        threading.Thread(target=self._run, name="pulse", daemon=True).start()
+
+    def moved(self) -> None:
+        """This rank has moved. Any thread may call it."""
+        self._moves += 1
+
+    def _run(self) -> None:
+        try:
+            store = dist.TCPStore(  # type: ignore[attr-defined]
+                os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, wait_for_workers=False
+            )
+            known = store.add(MOVES, 0)
+            while True:
+                time.sleep(self._seconds)
+                mine, self._moves = self._moves, 0
+                total = store.add(MOVES, mine)
+                if total != known + mine:
+                    self._on_news()
+                known = total
+        except RuntimeError:
+            return  # the store went with its node: collectives fail of themselves, and the watchdog hears no more news

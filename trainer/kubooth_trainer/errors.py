@@ -7,8 +7,8 @@ Raised anywhere in the trainer; turned into an exit code, a `failed` event and a
 |---|---|---|
 | 0 | the output and its manifest are written | |
 | 2 | the job or its inputs are wrong: fix and resubmit | no |
-| 70 | the trainer crashed (a bug, a lost peer, a kill) | it may: training resumes from the last checkpoint |
-| 75 | something outside was not available (storage, rendezvous, disk) | yes, later: training resumes |
+| 70 | the trainer crashed (a bug, a kill) | it may: training resumes from the last checkpoint |
+| 75 | something outside was not available (storage, peers, disk, memory) | yes, later: training resumes |
 | 130, 143 | stopped by Ctrl-C or SIGTERM, state saved | yes: the same command goes on |
 """
 
@@ -102,14 +102,26 @@ class DeviceOutOfMemoryError(RetryableError):
     reason = "DeviceOutOfMemory"
 
 
+class HostOutOfMemoryError(RetryableError):
+    """The memory of the machine, or of the pod, did not suffice."""
+
+    reason = "OutOfMemory"
+
+
 class RendezvousTimeoutError(RetryableError):
     """The ranks did not find each other in time."""
 
     reason = "RendezvousTimeout"
 
 
+class PeerLostError(RetryableError):
+    """Another rank, node or the network between them is gone; why, that one's pod says."""
+
+    reason = "PeerLost"
+
+
 class StalledError(RetryableError):
-    """No step ended within the deadline of the rank's own watchdog."""
+    """No rank has moved on within the deadline of the rank's own watchdog."""
 
     reason = "Stalled"
 

@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 
 from kubooth_trainer import latents
 from kubooth_trainer.acquire import Acquired, Fetcher, acquire
-from kubooth_trainer.checkpoint import Checkpoint, Checkpoints
+from kubooth_trainer.checkpoint import Checkpoint, Checkpoints, claim_checkpoints, delete_checkpoints
+from kubooth_trainer.claim import Claim, Identity
 from kubooth_trainer.config import STAGES, StageName, TrainConfig
 from kubooth_trainer.distributed import World
 from kubooth_trainer.errors import BadSubjectError
@@ -26,13 +28,13 @@ from kubooth_trainer.families import load_parts
 from kubooth_trainer.loop import Surroundings, TrainInputs, train
 from kubooth_trainer.plan import Plan, make_plan
 from kubooth_trainer.prior import class_image_paths, drop_damaged, generate_prior, prior_key, prior_prompt
-from kubooth_trainer.progress import Reporter, ResultEvent
-from kubooth_trainer.publish import Destination, Identity, Manifest, SameJobComplete, check_output, publish
+from kubooth_trainer.progress import PriorEvent, Reporter, ResultEvent, transfer
+from kubooth_trainer.publish import Destination, Manifest, SameJobComplete, check_output, publish
 from kubooth_trainer.result import Finished, manifest_fields, write_pages
 from kubooth_trainer.sampling import Sampler
 from kubooth_trainer.single_file import SINGLE_FILE, write_single_file
 from kubooth_trainer.stopping import StopFlag, Watchdog
-from kubooth_trainer.storage import Storage
+from kubooth_trainer.storage import Progress, Storage
 from kubooth_trainer.subject import crops, load_photos
 
 
@@ -62,6 +64,25 @@ class Setting:
 
         return advance
 
+    def alone(self, stage: StageName, offset: int = 0) -> Callable[[int], None]:
+        """The same for work that this rank does while others wait for it."""
+
+        def advance(done: int) -> None:
+            self.reporter.advance(stage, offset + done)
+            self.stop.raise_if_set_here()
+
+        return advance
+
+    def transfer(self) -> Progress:
+        """The same for files on their way to or from this rank."""
+        moved = transfer(self.reporter.moved)
+
+        def on_progress(done: int, total: int) -> None:
+            moved(done, total)
+            self.stop.raise_if_set_here()
+
+        return on_progress
+
 
 def run_job(config: TrainConfig, world: World, reporter: Reporter, stop: StopFlag, watchdog: Watchdog) -> None:
     """Does what is not done yet, and reports the result. Collective."""
@@ -71,9 +92,14 @@ def run_job(config: TrainConfig, world: World, reporter: Reporter, stop: StopFla
         storage=storage, uri=config.output.uri, identity=Identity.of(config), overwrite=config.output.overwrite
     )
     existing = check_output(destination)
+    claim = Claim(storage=storage, uri=config.checkpoints.uri, identity=destination.identity)
+    if world.is_main and not isinstance(existing, SameJobComplete):
+        claim_checkpoints(claim)
     world.barrier()
     if isinstance(existing, SameJobComplete):
         reporter.plan(skipped=STAGES)
+        if world.is_main:
+            delete_checkpoints(claim)
         _report_result(config, reporter, destination, existing.manifest, seconds=time.time() - started)
         return
     reporter.plan(skipped=() if config.prior.enabled else ("Prior",))
@@ -87,18 +113,18 @@ def run_job(config: TrainConfig, world: World, reporter: Reporter, stop: StopFla
         storage=storage,
     )
     _announce(setting)
-    fetcher = Fetcher(storage=storage, world=world)
+    fetcher = Fetcher(storage=storage, world=world, on_progress=setting.transfer())
     acquired = acquire(config, fetcher, reporter)
     reporter.info("identifier", acquired.identifier)
     class_images = _prior(setting, acquired, fetcher) if config.prior.enabled else []
     instance_latents, class_latents, identity = _prepare(setting, acquired, class_images)
     checkpoints = Checkpoints(
-        storage,
+        claim,
         config.checkpoints,
-        attempt=config.job.attempt,
         identity=identity,
         scratch=setting.work / "checkpoints",
         world=world,
+        moved=reporter.moved,
     )
     trained = _train(setting, acquired, instance_latents, class_latents, checkpoints)
     comparisons = _evaluate(setting, acquired, trained)
@@ -114,7 +140,7 @@ def run_job(config: TrainConfig, world: World, reporter: Reporter, stop: StopFla
             seconds=time.time() - started,
         )
         manifest = _upload(setting, finished, destination)
-        checkpoints.delete_all()
+        delete_checkpoints(claim)
         _report_result(config, reporter, destination, manifest, seconds=time.time() - started)
     world.barrier()
 
@@ -158,8 +184,11 @@ def _prior(setting: Setting, acquired: Acquired, fetcher: Fetcher) -> list[Path]
             negative_prompt=config.prior.negative_prompt,
         )
         generate_prior(config, sampler, folder, world=world, on_progress=setting.progress("Prior"))
-        setting.watchdog.rest()
     reporter.end("Prior")
+    source: Literal["Hit", "Partial", "Generated"] = "Generated"
+    if ready:
+        source = "Hit" if ready == len(paths) else "Partial"
+    reporter.emit(PriorEvent(source=source, images=len(paths), cache_key=key))
     return paths
 
 
@@ -184,6 +213,7 @@ def _own_class_images(setting: Setting, acquired: Acquired, fetcher: Fetcher) ->
             view.save(path)
     setting.world.barrier()
     reporter.end("Prior", note=f"{len(photos)} of your own")
+    reporter.emit(PriorEvent(source="Provided", images=len(photos), cache_key=None))
     return paths
 
 
@@ -211,12 +241,10 @@ def _prepare(
     reporter.begin("Prepare", total=total, unit="images", note="latents were there" if path.exists() else "")
     if world.leads_node and not path.exists():
         vae = acquired.family.load_vae(acquired.model, setting.plan.dtype).to(world.device).eval()
-        made = {"instance": latents.encode(vae, instance_views, on_progress=lambda n: reporter.advance("Prepare", n))}
+        made = {"instance": latents.encode(vae, instance_views, on_progress=setting.alone("Prepare"))}
         if class_views:
             offset = len(instance_views)
-            made["class"] = latents.encode(
-                vae, class_views, on_progress=lambda n: reporter.advance("Prepare", offset + n)
-            )
+            made["class"] = latents.encode(vae, class_views, on_progress=setting.alone("Prepare", offset))
         latents.save(made, path)
     world.barrier()
     kept = latents.load(path)
@@ -264,6 +292,7 @@ def _evaluate(setting: Setting, acquired: Acquired, trained: Checkpoint) -> list
     if world.leads_node:
         options = ExportOptions(dtype=setting.plan.dtype, zero_terminal_snr=config.training.zero_terminal_snr)
         export_model(acquired.family, acquired.model, trained, model, options)
+        reporter.moved()
     world.barrier()
     settings = config.evaluation.model_dump_json()
     key = hashlib.sha256(f"{settings} {_weights_digest(model)}".encode()).hexdigest()
@@ -278,7 +307,6 @@ def _evaluate(setting: Setting, acquired: Acquired, trained: Checkpoint) -> list
         world=world,
         on_progress=setting.progress("Evaluate"),
     )
-    setting.watchdog.rest()
     reporter.end("Evaluate")
     return comparisons
 
@@ -297,6 +325,7 @@ def _upload(setting: Setting, finished: Finished, destination: Destination) -> M
     folder = setting.work / "output"
     if setting.config.output.format == "SingleFile":
         write_single_file(folder, setting.work / "single-file")
+        reporter.moved()
         folder = setting.work / "single-file"
     total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     reporter.begin("Upload", total=total, unit="bytes")
@@ -324,5 +353,7 @@ def _report_result(
             identifier=manifest.identifier,
             seconds=seconds,
             bytes=manifest.total_bytes,
+            output=destination.uri,
+            manifest_digest=manifest.sha256,
         )
     )

@@ -3,7 +3,8 @@
 torchrun hides its workers' exit codes and kills them 30 seconds after a SIGTERM. The launcher passes SIGTERM to the
 workers themselves, which save and leave in their own time; maps the first failed rank to the documented exit code;
 and never exits 0 after a SIGTERM unless the work is done. Standard output carries rank 0's events and, at the end
-of a failed run, one `failed` event from here; standard error carries the logs of all ranks.
+of a failed run, one `failed` event from here; standard error carries the logs of all ranks. In a pod its last word,
+however it ends, is the termination message.
 """
 
 from __future__ import annotations
@@ -12,28 +13,59 @@ import argparse
 import ctypes
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
+from typing import Any
 
 from kubooth_trainer.config import TrainConfig, load_config
 from kubooth_trainer.errors import ExitCode, KuboothError
-from kubooth_trainer.outcome import RUN_FOLDER_VARIABLE, Outcome, read_outcomes
+from kubooth_trainer.log_tail import LogTail
+from kubooth_trainer.outcome import RUN_FOLDER_VARIABLE, SUMMARY, Outcome, read_outcomes
 from kubooth_trainer.progress import FailedEvent, event_to_json
+from kubooth_trainer.termination import Termination
+from kubooth_trainer.verdict import Seen, judge
 
 POLL_SECONDS = 0.1
 PEER_GRACE_SECONDS = 5.0  # for the other ranks of a failed one, which may hang in a collective
+RESERVE_SECONDS = 10.0  # of the grace period, for stacks and the last word
+LOG_SECONDS = 2.0  # to wait for the end of the log
+TORCHRUN_SLACK_SECONDS = 60  # torchrun's own deadline comes after ours, which can say what happened
+DUMP_SIGNAL = signal.SIGUSR1  # a rank answers with the stacks of its threads
 PR_SET_PDEATHSIG = 1
+MEMORY_EVENTS = Path("/sys/fs/cgroup/memory.events")
 WORKER_MODULE = "kubooth_trainer.main"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the ranks of this node; returns the exit code."""
+    options = _parse(arguments)
+    if options.die_with_parent:
+        die_with_parent(signal.SIGTERM)
+    launch: _Launch | None = None
+    try:
+        launch = _Launch(load_config(options.config), options)
+        failure = launch.run()
+    except KuboothError as error:
+        failure = FailedEvent(reason=error.reason, message=str(error), exit_code=error.exit_code)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the last word must be said
+        traceback.print_exc()
+        failure = FailedEvent(
+            reason="TrainerCrashed", message=f"the launcher failed: {error!r}", exit_code=ExitCode.CRASHED
+        )
+    if failure:
+        print(event_to_json(failure), flush=True)
+    if options.termination_log is not None:
+        _write(options.termination_log, _last_word(failure, launch))
+    return failure.exit_code if failure else ExitCode.OK
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m kubooth_trainer.launcher", description=__doc__.partition("\n")[0])
     parser.add_argument("--config", required=True, type=Path, help="the training configuration (JSON)")
     parser.add_argument(
@@ -42,53 +74,96 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--master-address", default="127.0.0.1", help="host name of node 0")
     parser.add_argument("--master-port", type=int, default=0, help="port on node 0 (0: a free one; single node only)")
     parser.add_argument("--die-with-parent", action="store_true", help="stop when the parent process is gone")
+    parser.add_argument("--grace-seconds", type=float, help="time between SIGTERM and SIGKILL (default: no limit)")
+    parser.add_argument("--status", action="store_true", help="rank 0 writes the status of its job (Kubernetes)")
     parser.add_argument("--termination-log", type=Path, help="file for the last word, as JSON (Kubernetes)")
-    options = parser.parse_args(arguments)
-    if options.die_with_parent:
-        die_with_parent(signal.SIGTERM)
-    try:
-        config = load_config(options.config)
-    except KuboothError as error:
-        return _fail(FailedEvent(reason=error.reason, message=str(error), exit_code=error.exit_code), options)
-    run_folder = Path(tempfile.mkdtemp(prefix="kubooth-run-"))
-    try:
-        failure = _Launch(config, options, run_folder).run()
-    finally:
-        shutil.rmtree(run_folder, ignore_errors=True)
-    return _fail(failure, options) if failure else ExitCode.OK
+    return parser.parse_args(arguments)
 
 
 class _Launch:
-    def __init__(self, config: TrainConfig, options: argparse.Namespace, run_folder: Path) -> None:
+    """One start of torchrun. Once `run` has returned, `log` has the last lines of all ranks, `summary` rank 0's."""
+
+    def __init__(self, config: TrainConfig, options: argparse.Namespace) -> None:
         self._config = config
         self._options = options
-        self._run_folder = run_folder
         self._signals = 0
+        self._stopped_at: float | None = None  # Unix seconds
         self._passed_on: set[int] = set()
+        self._died: dict[int, float] = {}
+        self._gave_up = ""
+        self.log: tuple[str, ...] = ()
+        self.summary: dict[str, Any] | None = None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
 
     def run(self) -> FailedEvent | None:
         """Starts torchrun, minds the ranks, and says how it ended (None: well)."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        with tempfile.TemporaryDirectory(prefix="kubooth-run-", ignore_cleanup_errors=True) as folder:
+            return self._run(Path(folder))
+
+    def _run(self, folder: Path) -> FailedEvent | None:
+        killed_before = _oom_kills()
+        reading, writing = os.pipe()
         torchrun = subprocess.Popen(
             self._command(),
-            env=self._environment(),
+            env=self._environment(folder),
+            stderr=writing,
             start_new_session=True,
             preexec_fn=lambda: die_with_parent(signal.SIGKILL),
         )
+        os.close(writing)
+        tail = LogTail(reading, 2)
+        self._mind(torchrun, folder)
+        outcomes = read_outcomes(folder)
+        for outcome in outcomes:
+            if outcome.exit_code is None and not self._gave_up:
+                self._died.setdefault(outcome.rank, time.time())
+        self.log = tail.finish(LOG_SECONDS)
+        self.summary = _read_summary(folder)
+        return judge(
+            Seen(
+                torchrun_code=torchrun.returncode,
+                outcomes=outcomes,
+                died=self._died,
+                stopped_at=self._stopped_at,
+                grace_seconds=self._options.grace_seconds if self._gave_up == "grace" else None,
+                rendezvous_seconds=self._config.deadlines.rendezvous_seconds if self._gave_up == "rendezvous" else None,
+                oom_kills=_oom_kills() - killed_before,
+                log=self.log,
+            )
+        )
+
+    def _mind(self, torchrun: subprocess.Popen[bytes], folder: Path) -> None:
+        """Until torchrun has ended: passes signals on, and ends it when that is overdue."""
+        began = time.monotonic()
         failed_at: float | None = None
         while torchrun.poll() is None:
             time.sleep(POLL_SECONDS)
-            outcomes = read_outcomes(self._run_folder)
-            if self._signals == 1:
+            if os.getpid() == 1:
+                _reap_orphans(torchrun.pid)
+            outcomes = read_outcomes(folder)
+            if self._signals:
                 self._pass_on(outcomes, torchrun)
-            elif self._signals > 1:
-                _kill_group(torchrun)
             if any(_has_failed(outcome) for outcome in outcomes):
                 failed_at = failed_at or time.monotonic()
-                if time.monotonic() - failed_at > PEER_GRACE_SECONDS:
-                    _kill_group(torchrun)
-        return self._verdict(torchrun.returncode, read_outcomes(self._run_folder))
+            if self._gave_up:
+                continue
+            for outcome in outcomes:
+                if outcome.exit_code is None and not _is_alive(outcome.pid):
+                    self._died.setdefault(outcome.rank, time.time())
+            if self._signals > 1 and self._options.grace_seconds is None:
+                self._give_up("the second signal", torchrun)
+            elif failed_at is not None and time.monotonic() - failed_at > PEER_GRACE_SECONDS:
+                self._give_up("a failed rank", torchrun)
+            elif self._is_grace_over():
+                _dump_stacks(outcomes)
+                self._give_up("grace", torchrun)
+            elif not outcomes and time.monotonic() - began > self._config.deadlines.rendezvous_seconds:
+                self._give_up("rendezvous", torchrun)
+
+    def _give_up(self, why: str, torchrun: subprocess.Popen[bytes]) -> None:
+        self._gave_up = why
+        _kill_group(torchrun)
 
     def _command(self) -> list[str]:
         parallelism = self._config.parallelism
@@ -100,17 +175,20 @@ class _Launch:
             "--nproc-per-node", str(parallelism.devices_per_node),
             "--master-addr", self._options.master_address,
             "--master-port", str(port),
+            "--rdzv-conf", f"timeout={self._config.deadlines.rendezvous_seconds + TORCHRUN_SLACK_SECONDS}",
             "--max-restarts", "0",
             "-m", WORKER_MODULE,
             "--config", str(self._options.config),
+            *(["--status"] if self._options.status else []),
         ]  # fmt: skip
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, folder: Path) -> dict[str, str]:
         threads = max(1, len(os.sched_getaffinity(0)) // self._config.parallelism.devices_per_node)
-        return {"OMP_NUM_THREADS": str(threads), **os.environ, RUN_FOLDER_VARIABLE: str(self._run_folder)}
+        return {"OMP_NUM_THREADS": str(threads), **os.environ, RUN_FOLDER_VARIABLE: str(folder)}
 
     def _on_signal(self, *_: object) -> None:
         self._signals += 1
+        self._stopped_at = self._stopped_at or time.time()
 
     def _pass_on(self, outcomes: list[Outcome], torchrun: subprocess.Popen[bytes]) -> None:
         """SIGTERM to each rank once; to torchrun itself where no rank is up yet."""
@@ -121,32 +199,12 @@ class _Launch:
                 self._passed_on.add(outcome.pid)
                 _signal(outcome.pid, signal.SIGTERM)
 
-    def _verdict(self, code: int, outcomes: list[Outcome]) -> FailedEvent | None:
-        if code == 0:
-            return None
-        ended = [outcome for outcome in outcomes if outcome.exit_code]
-        silent = [outcome for outcome in outcomes if outcome.exit_code is None]
-        known = [outcome for outcome in ended if outcome.exit_code != ExitCode.CRASHED]
-        if self._signals and not [outcome for outcome in known if outcome.reason != "Stopped"]:
-            message = next((outcome.message for outcome in known), "stopped before the ranks could save")
-            return FailedEvent(reason="Stopped", message=message, exit_code=ExitCode.TERMINATED)
-        if known:
-            return _failed(known[0])
-        if silent:
-            ranks = ", ".join(str(outcome.rank) for outcome in sorted(silent, key=lambda outcome: outcome.rank))
-            return FailedEvent(
-                reason="TrainerCrashed",
-                message=f"the process of rank {ranks} was killed (by hand, or by the kernel for want of memory); "
-                "training goes on from the last checkpoint when started again",
-                exit_code=ExitCode.CRASHED,
-            )
-        if ended:
-            return _failed(ended[0])
-        return FailedEvent(
-            reason="TrainerCrashed",
-            message=f"the training processes did not start (torchrun exit code {code}); the log says why",
-            exit_code=ExitCode.CRASHED,
-        )
+    def _is_grace_over(self) -> bool:
+        """Time to say the last word, before SIGKILL comes."""
+        grace: float | None = self._options.grace_seconds
+        if self._stopped_at is None or grace is None:
+            return False
+        return time.time() - self._stopped_at > grace - min(RESERVE_SECONDS, grace / 4)
 
 
 def die_with_parent(number: signal.Signals) -> None:
@@ -157,10 +215,6 @@ def die_with_parent(number: signal.Signals) -> None:
 
 def _has_failed(outcome: Outcome) -> bool:
     return bool(outcome.exit_code) or (outcome.exit_code is None and not _is_alive(outcome.pid))
-
-
-def _failed(outcome: Outcome) -> FailedEvent:
-    return FailedEvent(reason=outcome.reason, message=outcome.message, exit_code=outcome.exit_code or ExitCode.CRASHED)
 
 
 def _is_alive(pid: int) -> bool:
@@ -178,6 +232,14 @@ def _signal(pid: int, number: signal.Signals) -> None:
         return
 
 
+def _dump_stacks(outcomes: list[Outcome]) -> None:
+    """Of the ranks that have not left, one after the other, so that the dumps do not mix."""
+    for outcome in outcomes:
+        if outcome.exit_code is None:
+            _signal(outcome.pid, DUMP_SIGNAL)
+            time.sleep(2 * POLL_SECONDS)
+
+
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
     """Ends torchrun at once; the ranks, in sessions of their own, have asked the kernel to end with it."""
     try:
@@ -186,19 +248,60 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
         return
 
 
+def _reap_orphans(but: int) -> None:
+    """Buries the dead that PID 1 inherits; the child `but` is left to those who wait for it."""
+    while True:
+        try:
+            dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if dead is None or dead.si_pid == but:
+            return
+        os.waitpid(dead.si_pid, 0)
+
+
+def _oom_kills() -> int:
+    """How many processes of this container the kernel has ended for want of memory (cgroup v2; elsewhere 0)."""
+    try:
+        fields = dict(line.split() for line in MEMORY_EVENTS.read_text().splitlines())
+        return int(fields.get("oom_kill", 0))
+    except (OSError, ValueError):
+        return 0
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _fail(event: FailedEvent, options: argparse.Namespace) -> int:
-    print(event_to_json(event), flush=True)
-    if options.termination_log is not None:
-        options.termination_log.write_text(
-            json.dumps({"reason": event.reason, "message": event.message, "exitCode": event.exit_code})
-        )
-    return event.exit_code
+def _read_summary(folder: Path) -> dict[str, Any] | None:
+    """Rank 0's part of the status, where rank 0 ran here and came so far."""
+    try:
+        summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text())
+    except (OSError, ValueError):
+        return None
+    return summary
+
+
+def _last_word(failure: FailedEvent | None, launch: _Launch | None) -> str:
+    summary = launch.summary if launch else None
+    if failure is None:
+        return Termination(reason="Completed", message="", exit_code=ExitCode.OK, summary=summary).to_text()
+    return Termination(
+        reason=failure.reason,
+        message=failure.message,
+        exit_code=failure.exit_code,
+        summary=summary,
+        log=launch.log if launch else (),
+    ).to_text()
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")  # in place: in a pod the file is a mount
+    except OSError as error:
+        print(f"{path}: the last word cannot be written: {error}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from kubooth_trainer.latents import Latents
 from kubooth_trainer.loss import NoiseSchedule, add_noise, dreambooth_loss, min_snr_weights
 from kubooth_trainer.methods.dreambooth import Trainee, base_rates, parameter_groups
 from kubooth_trainer.plan import Plan
-from kubooth_trainer.progress import CheckpointEvent, ProgressEvent, Reporter
+from kubooth_trainer.progress import CheckpointEvent, ProgressEvent, Reporter, ResumedEvent
 from kubooth_trainer.stopping import StopFlag, Watchdog
 
 SYNC_STEPS = 5
@@ -70,12 +70,15 @@ def train(config: TrainConfig, plan: Plan, inputs: TrainInputs, around: Surround
     found = around.checkpoints.newest(reporter.warn)
     first = found.step if found else 0
     note = f"resumed at step {first}" if first else ""
+    if found:
+        reporter.emit(ResumedEvent(uri=found.uri, step=found.step, time=found.time))
     reporter.begin("Train", total=training.steps, unit="steps", done=first, note=note)
     if first >= training.steps:
         return
     if training.compile and not shutil.which("cc"):
         reporter.warn("training.compile: there is no C compiler here, so the UNet is trained uncompiled")
     trainee, frozen = _trainee(config, plan, inputs, world)
+    around.watchdog.beat()
     engine = build_engine(trainee, parameter_groups(trainee, training), _options(training, plan, world))
     state = EngineState(engine, zero_stage=plan.zero_stage)
     ema = Ema(state, training.ema.decay) if training.ema else None
@@ -116,7 +119,6 @@ def train(config: TrainConfig, plan: Plan, inputs: TrainInputs, around: Surround
                 around.watchdog.beat()
             if stopping:
                 raise StoppedError(f"stopped on request at step {step + 1}; the next start goes on from there")
-    around.watchdog.rest()
     engine.destroy()
 
 

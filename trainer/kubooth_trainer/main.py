@@ -7,62 +7,131 @@ belongs to rank 0's events alone: whatever libraries print there goes to standar
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import logging
 import os
 import signal
 import sys
 import traceback
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from kubooth_trainer import __version__
 from kubooth_trainer.config import TrainConfig, load_config
-from kubooth_trainer.errors import ExitCode, KuboothError
-from kubooth_trainer.launcher import die_with_parent
-from kubooth_trainer.outcome import failure_of, write_outcome
+from kubooth_trainer.errors import ExitCode, KuboothError, RendezvousTimeoutError, StalledError, StoppedError
+from kubooth_trainer.launcher import DUMP_SIGNAL, die_with_parent
+from kubooth_trainer.outcome import SUMMARY, failure_of, run_folder, write_outcome
 from kubooth_trainer.progress import JsonLines, Reporter
+from kubooth_trainer.status import StatusSink, api_outlet, file_outlet
+
+PULSE_SECONDS = 5.0
 
 
 def main() -> None:
     """Never returns: ends the process with a documented exit code."""
     parser = argparse.ArgumentParser(prog="python -m kubooth_trainer.main", description=__doc__.partition("\n")[0])
     parser.add_argument("--config", required=True, type=Path, help="the training configuration (JSON)")
+    parser.add_argument("--status", action="store_true", help="write the status of the job (in a pod)")
     parser.add_argument("--version", action="version", version=f"kubooth-trainer {__version__}")
     options = parser.parse_args()
     rank = int(os.environ.get("RANK", "0"))
     die_with_parent(signal.SIGKILL)
+    faulthandler.register(DUMP_SIGNAL, file=sys.stderr, all_threads=True)
     write_outcome(rank)
-    reporter = Reporter(sinks=[JsonLines(_claim_standard_output())] if rank == 0 else [])
+    events = _claim_standard_output()
+    reporter = Reporter(sinks=[JsonLines(events)] if rank == 0 else [])
+    ending = _Ending(rank, reporter)
     try:
-        _run(load_config(options.config), reporter, rank)
+        config = load_config(options.config)
+        if rank == 0:
+            ending.sink = _status_sink(config, in_cluster=options.status)
+            reporter.sinks.append(ending.sink)
+        _run(config, reporter, ending)
     except BaseException as error:  # noqa: BLE001 - the one place where every failure becomes an exit code
         code, reason, message = failure_of(error)
         if not isinstance(error, KuboothError):
             traceback.print_exc()
-        print(f"rank {rank}: {reason}: {message}", file=sys.stderr, flush=True)
-        write_outcome(rank, exit_code=code, reason=reason, message=message)
+        ending.failed(code, reason, message)
+    ending.succeeded()
+
+
+@dataclass
+class _Ending:
+    """The last acts of a rank: said to the log, the launcher and the status, and then gone."""
+
+    rank: int
+    reporter: Reporter
+    sink: StatusSink | None = None
+
+    def succeeded(self) -> NoReturn:
+        self._flush()
+        write_outcome(self.rank, exit_code=ExitCode.OK)
+        _leave(ExitCode.OK)
+
+    def failed(self, code: int, reason: str, message: str) -> NoReturn:
+        print(f"rank {self.rank}: {reason}: {message}", file=sys.stderr, flush=True)
+        write_outcome(self.rank, exit_code=code, reason=reason, message=message)
+        if reason != StoppedError.reason:
+            self.reporter.fail()
+        self._flush()
         _leave(code)
-    write_outcome(rank, exit_code=ExitCode.OK)
-    _leave(ExitCode.OK)
+
+    def _flush(self) -> None:
+        if self.sink is not None:
+            self.sink.close()
 
 
-def _run(config: TrainConfig, reporter: Reporter, rank: int) -> None:
+def _run(config: TrainConfig, reporter: Reporter, ending: _Ending) -> None:
     _quiet_libraries()
-    from kubooth_trainer.stopping import STALL_SECONDS, StopFlag, Watchdog
+    from kubooth_trainer.stopping import StopFlag, Watchdog
 
     stop = StopFlag()
     stop.install()
+    deadlines, rank = config.deadlines, ending.rank
+
+    def on_late(_: str) -> None:
+        seconds = deadlines.rendezvous_seconds
+        ending.failed(
+            RendezvousTimeoutError.exit_code,
+            RendezvousTimeoutError.reason,
+            f"rank {rank} did not find its peers within {seconds} seconds (runPolicy.startupDeadlineSeconds)",
+        )
 
     def on_stall(message: str) -> None:
-        write_outcome(rank, exit_code=ExitCode.RETRY, reason="Stalled", message=f"rank {rank}: {message}")
+        ending.failed(StalledError.exit_code, StalledError.reason, f"rank {rank}: {message}; the log has the stacks")
 
-    watchdog = Watchdog(STALL_SECONDS, on_stall)
-    watchdog.start()
-    from kubooth_trainer.distributed import join
+    joining = Watchdog(deadlines.rendezvous_seconds, on_late)
+    joining.start()
+    from kubooth_trainer.distributed import Pulse, join
     from kubooth_trainer.job import run_job
 
-    run_job(config, join(), reporter, stop, watchdog)
+    world = join(deadlines.stall_seconds)
+    joining.stop()
+    watchdog = Watchdog(deadlines.stall_seconds, on_stall)
+    heartbeat = [ending.sink.moved] if ending.sink is not None else []
+    reporter.on_move.append(watchdog.beat)
+    watchdog.listeners += heartbeat
+    if world.size > 1:
+
+        def on_news() -> None:
+            watchdog.heard()
+            for listener in heartbeat:
+                listener()
+
+        watchdog.listeners.append(Pulse(min(PULSE_SECONDS, deadlines.stall_seconds / 5), on_news).moved)
+    watchdog.start()
+    run_job(config, world, reporter, stop, watchdog)
+
+
+def _status_sink(config: TrainConfig, *, in_cluster: bool) -> StatusSink:
+    """Rank 0's part of the status: to the launcher, and in a pod to the API server."""
+    folder = run_folder()
+    outlets = [] if folder is None else [file_outlet(folder / SUMMARY)]
+    if in_cluster:
+        outlets.append(api_outlet(config.job))
+    return StatusSink(outlets, total_steps=config.training.steps)
 
 
 def _claim_standard_output() -> TextIO:
@@ -83,7 +152,7 @@ def _quiet_libraries() -> None:
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
 
 
-def _leave(code: int) -> None:
+def _leave(code: int) -> NoReturn:
     """Ends at once: tearing down a process group whose peer is gone may hang."""
     sys.stdout.flush()
     sys.stderr.flush()

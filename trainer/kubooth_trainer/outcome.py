@@ -8,13 +8,33 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from kubooth_trainer.errors import ExitCode, KuboothError
+from kubooth_trainer.errors import (
+    DeviceOutOfMemoryError,
+    DiskFullError,
+    ExitCode,
+    HostOutOfMemoryError,
+    KuboothError,
+    PeerLostError,
+)
 
 RUN_FOLDER_VARIABLE = "KUBOOTH_RUN_FOLDER"
+SUMMARY = "summary.json"  # rank 0's whole part of the status, in the run folder
+
+_NETWORK_ERRORS = ("DistBackendError", "DistNetworkError", "DistStoreError")  # of torch.distributed
+# gloo and NCCL say why in words only, and gloo in a plain RuntimeError.
+_LOST_PEER = re.compile(
+    r"(gloo/transport|gloo::|ProcessGroupGloo|TCPStore|ProcessGroupNCCL|NCCL).*"
+    r"(closed|reset by peer|timed out|timeout|broken pipe|refused|unreachable|no route|ncclRemoteError|failed to recv"
+    r"|remote process exited)",
+    re.IGNORECASE | re.DOTALL,
+)
+_DEVICE_MEMORY = re.compile(r"(CUDA|HIP|XPU)( error:)? out of memory|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED", re.IGNORECASE)
+_HOST_MEMORY = re.compile(r"DefaultCPUAllocator: (can't allocate|not enough) memory|std::bad_alloc", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +51,20 @@ class Outcome:
 
 def write_outcome(rank: int, *, exit_code: int | None = None, reason: str = "", message: str = "") -> None:
     """Replaces this rank's file; nothing happens where no launcher asked for it."""
-    folder = os.environ.get(RUN_FOLDER_VARIABLE)
+    folder = run_folder()
     if folder is None:
         return
     outcome = Outcome(rank=rank, pid=os.getpid(), exit_code=exit_code, reason=reason, message=message, time=time.time())
-    path = Path(folder) / f"rank-{rank}.json"
+    path = folder / f"rank-{rank}.json"
     partial = path.with_suffix(f".{os.getpid()}.partial")
     partial.write_text(json.dumps(asdict(outcome)))
     partial.replace(path)
+
+
+def run_folder() -> Path | None:
+    """Where the launcher reads; None where there is no launcher."""
+    folder = os.environ.get(RUN_FOLDER_VARIABLE)
+    return None if folder is None else Path(folder)
 
 
 def read_outcomes(folder: Path) -> list[Outcome]:
@@ -49,22 +75,35 @@ def read_outcomes(folder: Path) -> list[Outcome]:
 
 def failure_of(error: BaseException) -> tuple[ExitCode, str, str]:
     """(exit code, reason, message) of what ended a rank."""
-    if isinstance(error, KuboothError):
-        return error.exit_code, error.reason, str(error)
-    if type(error).__name__ == "OutOfMemoryError":
-        return ExitCode.RETRY, "DeviceOutOfMemory", (
+    known = error if isinstance(error, KuboothError) else _known(error)
+    if known is not None:
+        return known.exit_code, known.reason, str(known)
+    return ExitCode.CRASHED, "TrainerCrashed", f"{type(error).__name__}: {error}"
+
+
+def tells_of_a_lost_peer(kind: str, text: str) -> bool:
+    """Whether an error (its type's name and its words, or a line of a log) says that the network or a peer is gone."""
+    return kind in _NETWORK_ERRORS or any(name in text for name in _NETWORK_ERRORS) or bool(_LOST_PEER.search(text))
+
+
+def _known(error: BaseException) -> KuboothError | None:
+    kind, text = type(error).__name__, str(error)
+    if kind == "OutOfMemoryError" or (isinstance(error, RuntimeError) and _DEVICE_MEMORY.search(text)):
+        return DeviceOutOfMemoryError(
             "training.batchSize: the device's memory did not suffice; lower it, raise training.gradientAccumulation "
             "or set training.gradientCheckpointing: Enabled"
-        )  # fmt: skip
-    if _is_disk_full(error):
-        return (
-            ExitCode.RETRY,
-            "DiskFull",
-            f"{getattr(error, 'filename', None) or 'the work folder'}: no room left; free some and run again",
         )
-    if isinstance(error, MemoryError):
-        return ExitCode.RETRY, "OutOfMemory", "the host's memory did not suffice"
-    return ExitCode.CRASHED, "TrainerCrashed", f"{type(error).__name__}: {error}"
+    if _is_disk_full(error):
+        where = getattr(error, "filename", None) or "the work folder"
+        return DiskFullError(f"{where}: no room left; free some and run again")
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _HOST_MEMORY.search(text)):
+        return HostOutOfMemoryError(
+            "the host's memory did not suffice: raise resources.limits.memory in the runtime, or lower "
+            "training.batchSize"
+        )
+    if isinstance(error, RuntimeError) and tells_of_a_lost_peer(kind, text):
+        return PeerLostError(f"the connection to a peer is gone: {text.strip().splitlines()[0][:300]}")
+    return None
 
 
 def _is_disk_full(error: BaseException) -> bool:

@@ -179,6 +179,19 @@ class JsonLines:
         self._stream.flush()
 
 
+def transfer(moved: Callable[[], None]) -> Callable[[int, int], None]:
+    """A callback (bytes done, in all) for storage, which calls it time and again: says `moved` when bytes have."""
+    last = 0
+
+    def on_progress(done: int, _: int) -> None:
+        nonlocal last
+        if done != last:
+            last = done
+            moved()
+
+    return on_progress
+
+
 @dataclass
 class Reporter:
     """Keeps the state of all stages and passes events on. Without sinks (other ranks) it only keeps state."""

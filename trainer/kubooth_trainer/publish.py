@@ -12,53 +12,22 @@ nothing here looks at them.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
-from kubooth_trainer.config import TrainConfig
-from kubooth_trainer.errors import OutputExistsError, StoppedError, StorageUnavailableError
+from kubooth_trainer.claim import CLAIM, RESERVED, ROUNDS, Claim, Identity, Record
+from kubooth_trainer.errors import OutputExistsError, StorageUnavailableError
 from kubooth_trainer.storage import Entry, PreconditionFailedError, Progress, Storage, Upload, normalized
 from kubooth_trainer.storage.files import os_failure
 
-CLAIM = "kubooth-job.json"
 MANIFEST = "manifest.json"
-RESERVED = ".kubooth/"
-_ROUNDS = 5  # how often a moving destination is looked at again
 
 
-class _Record(BaseModel):
-    """Read leniently: a newer release may have written more."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Identity(_Record):
-    """Whose output it is. Equal namespace, name and digest mean the same job."""
-
-    name: str
-    namespace: str
-    uid: str | None
-    attempt: int
-    digest: str  # TrainConfig.digest()
-
-    @classmethod
-    def of(cls, config: TrainConfig) -> Identity:
-        return cls(**config.job.model_dump(), digest=config.digest())
-
-    def is_same_job(self, other: Identity) -> bool:
-        return (self.namespace, self.name, self.digest) == (other.namespace, other.name, other.digest)
-
-    def succeeds(self, other: Identity) -> bool:
-        """Whether this writer may take over from `other`: not from a later attempt of its own job object."""
-        return self.uid != other.uid or self.attempt >= other.attempt
-
-
-class ManifestFile(_Record):
+class ManifestFile(Record):
     """One file of the output."""
 
     name: str  # relative to the output, with forward slashes
@@ -66,7 +35,7 @@ class ManifestFile(_Record):
     sha256: str  # hex
 
 
-class ManifestFields(_Record):
+class ManifestFields(Record):
     """What the caller knows about the result."""
 
     identifier: str
@@ -75,7 +44,7 @@ class ManifestFields(_Record):
     config: dict[str, Any]  # the whole TrainConfig as JSON
     versions: dict[str, str]
     timings: dict[str, float]  # seconds per stage
-    metrics: dict[str, float] = {}
+    metrics: dict[str, float] = Field(default_factory=dict)
 
 
 class Manifest(ManifestFields):
@@ -89,6 +58,11 @@ class Manifest(ManifestFields):
     def total_bytes(self) -> int:
         return sum(file.size for file in self.files)
 
+    @property
+    def sha256(self) -> str:
+        """Of `manifest.json` as it is written, in hex."""
+        return hashlib.sha256(self.to_json()).hexdigest()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Destination:
@@ -98,6 +72,10 @@ class Destination:
     uri: str
     identity: Identity
     overwrite: bool
+
+    @property
+    def claim(self) -> Claim:
+        return Claim(storage=self.storage, uri=self.uri, identity=self.identity)
 
 
 @dataclass(frozen=True)
@@ -131,7 +109,7 @@ def check_output(destination: Destination) -> Existing:
     entries = _list(storage, uri)
     if not entries:
         return Absent()
-    owner = _read_claim(destination)[0] if CLAIM in entries else None
+    owner = destination.claim.read()[0] if CLAIM in entries else None
     manifest = read_manifest(storage, uri) if MANIFEST in entries else None
     if owner is None and manifest is not None:
         owner = manifest.job
@@ -154,7 +132,7 @@ def publish(
     check_output(destination)
     files = list(_describe(folder))
     manifest = Manifest(**manifest_fields.model_dump(), job=destination.identity, files=tuple(files))
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         _take_claim(destination)
         try:
             return _fill(destination, folder, manifest, on_progress)
@@ -223,19 +201,21 @@ def _fill(destination: Destination, folder: Path, manifest: Manifest, on_progres
     ]
     storage.upload_all(uploads, on_progress=on_progress)
     _require_claim(destination)
-    storage.write_bytes(storage.join(uri, MANIFEST), _to_json(manifest), if_absent=True)
+    storage.write_bytes(storage.join(uri, MANIFEST), manifest.to_json(), if_absent=True)
     return manifest
 
 
 def _list(storage: Storage, uri: str) -> dict[str, Entry]:
     """The files of an output by name, without what is reserved."""
-    return {entry.name: entry for entry in storage.list(uri) if not entry.name.startswith(RESERVED)}
+    return {entry.name: entry for entry in storage.list(uri) if not entry.name.startswith(f"{RESERVED}/")}
 
 
 def _describe(folder: Path) -> Iterator[ManifestFile]:
     try:
         for name in sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()):
-            assert name not in (CLAIM, MANIFEST) and not name.startswith(RESERVED), f"{name} is not for the caller"
+            assert name not in (CLAIM, MANIFEST) and not name.startswith(f"{RESERVED}/"), (
+                f"{name} is not for the caller"
+            )
             with (folder / name).open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 yield ManifestFile(name=name, size=file.tell(), sha256=digest)
@@ -247,46 +227,26 @@ def _is_there(storage: Storage, entry: Entry | None, file: ManifestFile) -> bool
     return entry is not None and entry.size == file.size and storage.recorded_sha256(entry.uri) == file.sha256
 
 
-def _read_claim(destination: Destination) -> tuple[Identity | None, str]:
-    """The owner (None: not a claim of ours) and the claim's version."""
-    data, version = destination.storage.read_versioned(destination.storage.join(destination.uri, CLAIM))
-    try:
-        return Identity.model_validate_json(data), version
-    except ValidationError:
-        return None, version
-
-
 def _take_claim(destination: Destination) -> None:
-    storage, mine = destination.storage, destination.identity
-    location = storage.join(destination.uri, CLAIM)
-    for _ in range(_ROUNDS):
-        try:
-            if not storage.exists(location):
-                storage.write_bytes(location, _to_json(mine), if_absent=True)
-                return
-            owner, version = _read_claim(destination)
-            if owner == mine:
-                return
-            if owner is not None and owner.is_same_job(mine):
-                if not mine.succeeds(owner):
-                    raise _superseded(destination, owner)
-            elif not destination.overwrite:
-                raise _exists(destination, owner)
-            storage.write_bytes(location, _to_json(mine), if_version=version)
-            return
-        except PreconditionFailedError:
-            continue  # lost a race: see who won
-    raise StorageUnavailableError(f"{location}: keeps changing: stop the other jobs that write here")
+    mine = destination.identity
+
+    def judge(owner: Identity | None) -> None:
+        if owner is not None and owner.is_same_job(mine):
+            if not mine.succeeds(owner):
+                raise destination.claim.superseded(owner)
+        elif not destination.overwrite:
+            raise _exists(destination, owner)
+
+    destination.claim.take(judge)
 
 
 def _require_claim(destination: Destination) -> None:
-    exists = destination.storage.exists(destination.storage.join(destination.uri, CLAIM))
-    owner = _read_claim(destination)[0] if exists else None
+    owner, _ = destination.claim.read()
     if owner == destination.identity:
         return
     if owner is None or not owner.is_same_job(destination.identity):
         raise _exists(destination, owner)
-    raise _superseded(destination, owner)
+    raise destination.claim.superseded(owner)
 
 
 def _exists(destination: Destination, owner: Identity | None) -> OutputExistsError:
@@ -296,14 +256,3 @@ def _exists(destination: Destination, owner: Identity | None) -> OutputExistsErr
     return OutputExistsError(
         f"output.uri: {destination.uri} holds {whose}: choose another location or set output.overwrite: true"
     )
-
-
-def _superseded(destination: Destination, owner: Identity) -> StoppedError:
-    return StoppedError(
-        f"{destination.uri}: attempt {owner.attempt} of this job has taken over; this one is attempt "
-        f"{destination.identity.attempt} and stops"
-    )
-
-
-def _to_json(record: BaseModel) -> bytes:
-    return (json.dumps(record.model_dump(mode="json"), indent=2, sort_keys=True) + "\n").encode()

@@ -276,8 +276,14 @@ def file_outlet(path: Path) -> Outlet:
 
 def api_outlet(job: JobIdentity, server: str | None = None, credentials: Path = SERVICE_ACCOUNT) -> Outlet:
     """The status of the pod's own job, with the credentials of the pod's service account."""
-    api = StatusApi(job, server or in_cluster_server(), credentials)
-    return Outlet("the status of the job", api.write, seconds_between=API_SECONDS_BETWEEN)
+    made: list[StatusApi] = []
+
+    def write(status: Status) -> None:
+        if not made:  # here, so that whatever is missing counts as one more failed write
+            made.append(StatusApi(job, server or in_cluster_server(), credentials))
+        made[0].write(status)
+
+    return Outlet("the status of the job", write, seconds_between=API_SECONDS_BETWEEN)
 
 
 def in_cluster_server() -> str:

@@ -1,19 +1,17 @@
-"""Stopping well: SIGTERM sets a flag that all ranks agree on; a watchdog ends a rank that makes no progress."""
+"""Stopping well: SIGTERM sets a flag that all ranks agree on; a watchdog ends a rank when nothing moves any more."""
 
 from __future__ import annotations
 
 import faulthandler
 import os
 import signal
-import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 
 from kubooth_trainer.distributed import World
-from kubooth_trainer.errors import StoppedError
-
-STALL_SECONDS = 1800.0
+from kubooth_trainer.errors import StalledError, StoppedError
 
 
 class StopFlag:
@@ -45,36 +43,48 @@ class StopFlag:
 
 
 class Watchdog:
-    """Ends the process, with the stacks of all threads, when nothing was heard for `seconds`.
+    """Ends the process, with the stacks of all threads, when no work has moved for `seconds`, here or on any rank.
 
     A collective whose peer has gone silent never returns; only a thread beside it can act.
     """
 
     def __init__(self, seconds: float, on_stall: Callable[[str], None]) -> None:
+        """`on_stall` gets a sentence; the process ends with the code for "retry" when it returns."""
+        self.listeners: list[Callable[[], None]] = []  # told of every beat of this rank
         self._seconds = seconds
         self._on_stall = on_stall
-        self._last: float | None = None  # None: resting
+        self._last = time.monotonic()
         self._done = threading.Event()
 
     def start(self) -> None:
+        self._last = time.monotonic()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def beat(self) -> None:
-        """Something has happened; from the first beat on, something must happen every `seconds`."""
+        """Work has moved on this rank: a step, an image, some bytes."""
         self._last = time.monotonic()
+        for listener in self.listeners:
+            listener()
 
-    def rest(self) -> None:
-        """Nothing is expected until the next beat: ranks may wait long for one that downloads or uploads."""
-        self._last = None
+    def heard(self) -> None:
+        """Work has moved on another rank, for which this one may be waiting."""
+        self._last = time.monotonic()
 
     def stop(self) -> None:
         self._done.set()
 
     def _watch(self) -> None:
         while not self._done.wait(min(1.0, self._seconds / 4)):
-            last = self._last
-            silent = 0.0 if last is None else time.monotonic() - last
+            silent = time.monotonic() - self._last
             if silent > self._seconds:
-                faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+                dump_stacks()
                 self._on_stall(f"no progress for {silent:.0f} seconds")
-                os._exit(75)
+                os._exit(StalledError.exit_code)
+
+
+def dump_stacks() -> None:
+    """The stacks of all threads to standard error, in one piece, so that those of several ranks do not mix."""
+    with tempfile.TemporaryFile() as file:
+        faulthandler.dump_traceback(file=file, all_threads=True)
+        file.seek(0)
+        os.write(2, file.read())

@@ -1,0 +1,231 @@
+"""Checkpoints of a job whose attempts follow, and overtake, each other: only the newest attempt counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+
+from kubooth_trainer.checkpoint import Checkpoints, claim_checkpoints, delete_checkpoints
+from kubooth_trainer.claim import CLAIM, Claim, Identity
+from kubooth_trainer.config import CheckpointConfig
+from kubooth_trainer.distributed import World
+from kubooth_trainer.errors import StoppedError
+from kubooth_trainer.storage import Progress, Storage, Upload
+
+ALONE = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))
+
+
+class State:
+    """An engine's state of one small tensor."""
+
+    def __init__(self, value: float) -> None:
+        self._value = value
+
+    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        yield "unet.weight", torch.full((3,), self._value)
+
+    def moments(self, key: str) -> Iterator[tuple[str, torch.Tensor]]:
+        yield "unet.weight", torch.full((3,), self._value / 2)
+
+
+class Attempt:
+    """One attempt of a job, with its claim."""
+
+    def __init__(self, place, tmp_path: Path, number: int, *, storage: Storage | None = None, uid: str = "u1") -> None:
+        identity = Identity(name="rex", namespace="team", uid=uid, attempt=number, digest="d")
+        uri = place.at("out/.kubooth/checkpoints")
+        self.claim = Claim(storage=storage or place.storage, uri=uri, identity=identity)
+        self.moves = 0
+        self.checkpoints = Checkpoints(
+            self.claim,
+            CheckpointConfig(uri=uri, every_steps=10, keep=2),
+            identity="same inputs",
+            scratch=tmp_path / f"scratch-{uid}-{number}",
+            world=ALONE,
+            moved=self._moved,
+        )
+
+    def _moved(self) -> None:
+        self.moves += 1
+
+    def begin(self) -> Attempt:
+        claim_checkpoints(self.claim)
+        return self
+
+    def save(self, step: int) -> None:
+        self.checkpoints.save(step, State(step), None, history=[])  # type: ignore[arg-type]
+
+    def newest(self) -> tuple[int, float] | None:
+        """Step and weight of what a resuming run would start from."""
+        found = self.checkpoints.newest(lambda sentence: pytest.fail(sentence))
+        return None if found is None else (found.step, float(found.tensors("weights")["unet.weight"][0]))
+
+
+def whole(place) -> list[str]:
+    """Attempt and step of every checkpoint that counts."""
+    names = [name.split("/") for name in place.names() if name.endswith("/checkpoint.json")]
+    return [f"{attempt} {step}" for *_, attempt, step, _ in names]
+
+
+def test_saved_found_dropped_and_deleted(place, tmp_path: Path) -> None:
+    attempt = Attempt(place, tmp_path, 1).begin()
+    assert attempt.newest() is None
+    for step in (10, 20, 30):
+        attempt.save(step)
+    assert whole(place) == ["attempt-1 step-000020", "attempt-1 step-000030"]
+    assert attempt.newest() == (30, 30.0)
+    assert attempt.moves > 0
+    attempt.save(30)  # a start that found the state of step 30 damaged comes here again
+    assert attempt.newest() == (30, 30.0)
+    delete_checkpoints(attempt.claim)
+    assert place.names() == []
+    local = place.storage.local_path(place.at("out/.kubooth"))
+    assert local is None or not local.exists()
+    delete_checkpoints(attempt.claim)
+
+
+def test_the_next_attempt_goes_on_and_the_last_one_stops(place, tmp_path: Path) -> None:
+    first = Attempt(place, tmp_path, 1).begin()
+    first.save(10)
+    second = Attempt(place, tmp_path, 2).begin()
+    assert second.newest() == (10, 10.0)
+    for act in (lambda: first.save(20), first.begin, lambda: first.checkpoints._drop_old() or first.save(11)):
+        with pytest.raises(StoppedError, match="superseded: attempt 2 of this job has taken over"):
+            act()
+    delete_checkpoints(first.claim)
+    assert whole(place) == ["attempt-1 step-000010"]
+    second.save(20)
+    second.save(30)
+    assert whole(place) == ["attempt-2 step-000020", "attempt-2 step-000030"]
+    delete_checkpoints(second.claim)
+    assert place.names() == []
+
+
+@pytest.mark.parametrize(
+    ("uid", "number"), [("u1", 1), ("u1", 2), ("u2", 1)], ids=["again", "a later attempt", "the job was made anew"]
+)
+def test_who_may_take_over(place, tmp_path: Path, uid: str, number: int) -> None:
+    Attempt(place, tmp_path, 1).begin().save(10)
+    later = Attempt(place, tmp_path, number, uid=uid).begin()
+    assert later.newest() == (10, 10.0)
+    later.save(20)
+
+
+def test_checkpoints_that_somebody_deleted_are_not_written_to(place, tmp_path: Path) -> None:
+    """A result stands, or a person cleaned up: what is cut off must not bring anything back."""
+    attempt = Attempt(place, tmp_path, 1).begin()
+    attempt.save(10)
+    place.storage.delete_tree(place.at("out"))
+    with pytest.raises(StoppedError, match="superseded"):
+        attempt.save(20)
+    assert whole(place) == []
+
+
+class Interrupted(Storage):
+    """Does something before the n-th request that changes anything."""
+
+    def __init__(self, of: Storage, *, at_change: int, act: Callable[[], None]) -> None:
+        super().__init__(of._config)
+        self._left = at_change
+        self._act = act
+
+    @property
+    def has_fired(self) -> bool:
+        return self._left < 0
+
+    def _change(self) -> None:
+        self._left -= 1
+        if self._left == -1:
+            self._act()
+
+    def write_bytes(self, uri: str, data: bytes, *, if_absent: bool = False, if_version: str | None = None) -> None:
+        self._change()
+        super().write_bytes(uri, data, if_absent=if_absent, if_version=if_version)
+
+    def upload_all(self, uploads: Sequence[Upload], *, on_progress: Progress | None = None) -> None:
+        for upload in uploads:
+            self._change()
+            super().upload_all([upload], on_progress=on_progress)
+
+    def delete(self, uris: Iterable[str]) -> None:
+        self._change()
+        super().delete(uris)
+
+    def delete_tree(self, uri: str) -> None:
+        self._change()
+        super().delete_tree(uri)
+
+    def delete_version(self, uri: str, version: str) -> None:
+        self._change()
+        super().delete_version(uri, version)
+
+
+def test_overtaken_at_every_step(place, tmp_path: Path) -> None:
+    """A cut-off attempt goes on saving after its successor has begun: it stops, and nothing that it saves counts.
+
+    Whenever it was overtaken, the successor finds a whole checkpoint, and what the successor saves stays.
+    """
+    steps = 0
+    while True:
+        place.storage.delete_tree(place.at("out"))
+        second = Attempt(place, tmp_path, 2)
+        before: set[str] = set()
+
+        def take_over(second: Attempt = second, before: set[str] = before) -> None:
+            second.begin()
+            found = second.newest()
+            assert found is not None
+            second.save(found[0] + 1)
+            before.update(whole(place))
+
+        storage = Interrupted(place.storage, at_change=steps, act=take_over)
+        early = Attempt(place, tmp_path, 1).begin()
+        early.save(10)
+        early.save(20)
+        late = Attempt(place, tmp_path, 1, storage=storage)
+        with suppress(StoppedError):
+            late.save(30)
+            late.save(40)
+        if not storage.has_fired:
+            break
+        with pytest.raises(StoppedError, match="superseded"):
+            late.save(50)
+        assert set(whole(place)) <= before, "written after the successor had begun"
+        third = Attempt(place, tmp_path, 3).begin()
+        assert third.newest() in ((21, 21.0), (31, 31.0), (41, 41.0))
+        delete_checkpoints(Attempt(place, tmp_path, 3).claim)
+        assert place.names() == []
+        steps += 1
+    assert steps >= 6
+
+
+def test_a_result_that_stands_leaves_the_claim_of_a_successor(place, tmp_path: Path) -> None:
+    """The successor finds the result and clears up itself."""
+    second = Attempt(place, tmp_path, 2)
+    storage = Interrupted(place.storage, at_change=0, act=lambda: second.begin() and None)
+    Attempt(place, tmp_path, 1).begin().save(10)
+    delete_checkpoints(Attempt(place, tmp_path, 1, storage=storage).claim)
+    assert place.names() == [f"out/.kubooth/checkpoints/{CLAIM}"]
+    delete_checkpoints(second.claim)
+    assert place.names() == []
+
+
+def test_racing_claims_have_one_winner(place, tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    def begin(number: int) -> bool:
+        try:
+            Attempt(place, tmp_path, number).begin()
+        except StoppedError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        begun = list(pool.map(begin, (1, 2, 3, 4)))
+    assert begun[-1]
+    owner, _ = Attempt(place, tmp_path, 4).claim.read()
+    assert owner is not None and owner.attempt == 4
