@@ -47,6 +47,8 @@ def export_model(family: Family, base: Path, checkpoint: Checkpoint, folder: Pat
         (partial / SCHEDULER).write_text(json.dumps(schedule, indent=2, sort_keys=True) + "\n")
     (partial / INDEX).write_text(json.dumps(_index(family, base), indent=2, sort_keys=True) + "\n")
     for component, module in trained.items():
+        # transformers writes on rank 0 only, but the first rank of every node needs the model to sample with.
+        module.should_save_on_this_rank = lambda is_main_process: is_main_process
         module.save_pretrained(partial / component, safe_serialization=True)
     for component in family.weighted:
         _load_in_fp32(partial / component / "config.json")
