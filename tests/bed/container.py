@@ -123,10 +123,13 @@ class Container:
                 os.kill(self.pid, number)
 
     def signal_all(self, number: int) -> None:
-        """To every process."""
-        for pid in self.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        """To every process, those that they start meanwhile too."""
+        told: set[int] = set()
+        while new := set(self.processes()) - told:
+            told |= new
+            for pid in new:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
 
     def processes(self) -> list[int]:
         """The process ids of the container, as seen from here."""

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,6 +27,9 @@ from pathlib import Path
 
 _CLONE_NEWUTS, _CLONE_NEWIPC, _CLONE_NEWNET = 0x04000000, 0x08000000, 0x40000000
 _SUBNETS = [ipaddress.ip_network(f"10.{second}.{third}.0/22") for second in (213, 214) for third in range(0, 256, 4)]
+# Of a bridge's port. The kernel leaves a listening port as it is, while it takes a disabled one up again by itself.
+_LISTENING, _FORWARDING = 1, 3
+_LINK_SECONDS = 5
 _OWNED = re.compile(r"kb(\d+)b\d+")
 _FOLDER = "kubooth-bed-"
 _beds = itertools.count(1)
@@ -55,10 +59,20 @@ class PodNetwork:
 
     def silence(self) -> None:
         """The bridge drops every packet from and to the pod; nothing is closed, and the pod's link stays up."""
-        _ip(f"link set {self.port} type bridge_slave state 0")
+        self._set_state(_LISTENING)
 
     def unsilence(self) -> None:
-        _ip(f"link set {self.port} type bridge_slave state 3")
+        self._set_state(_FORWARDING)
+
+    def _set_state(self, state: int) -> None:
+        deadline = time.monotonic() + _LINK_SECONDS
+        while True:
+            try:
+                return _ip(f"link set {self.port} type bridge_slave state {state}")
+            except RuntimeError:  # a port that is new is down for a moment
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.02)
 
     def close(self) -> None:
         while self.namespaces:

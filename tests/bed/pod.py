@@ -71,7 +71,7 @@ class Pod(threading.Thread):
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._lock = threading.Lock()
         self._volumes: dict[str, Object] | None = None
-        self._forgotten = self._removed = self._silent = False
+        self._forgotten = self._removed = self._silent = self._is_attached = False
         self._terminating_since: float | None = None
         self._kill_at: float | None = None
         self._start_time = timestamp()
@@ -118,13 +118,13 @@ class Pod(threading.Thread):
         """Every packet from and to the pod is lost from now on; nobody is told."""
         with self._lock:
             self._silent = True
-            if self.network:
+            if self._is_attached:
                 self.network.silence()
 
     def unsilence(self) -> None:
         with self._lock:
             self._silent = False
-            if self.network and self.network.namespaces:
+            if self._is_attached:
                 self.network.unsilence()
 
     # Its life.
@@ -136,6 +136,7 @@ class Pod(threading.Thread):
             self._kill_everything()
             with self._lock:
                 if self.network:
+                    self._is_attached = False
                     self.network.close()
                     self._ground.bridge.release(self.network.address)
         self._see_it_go()
@@ -210,6 +211,7 @@ class Pod(threading.Thread):
         with self._lock:
             if self.network is None:
                 self.network = self._ground.bridge.attach(hostname(self.manifest))
+                self._is_attached = True
                 if self._silent:
                     self.network.silence()
         return fill_volumes(self.manifest, self._ground.place, self.folder, self._status())
