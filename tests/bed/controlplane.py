@@ -162,12 +162,13 @@ def control_plane(
     folder.mkdir(parents=True, exist_ok=True)
     authority = new_authority(folder / "pki")
     with contextlib.ExitStack() as stack:
-        # The path of a socket has at most 107 characters: not every folder is that short.
-        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kubooth-")))
+        sockets = folder
+        if len(str(folder)) > 90:  # the path of a socket has at most 107 characters
+            sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kubooth-")))
         processes = stack.enter_context(contextlib.closing(_Processes(folder)))
-        etcd = f"unix://{sockets}/etcd"
+        etcd = f"unix://{sockets}/etcd.socket"
         processes.start("etcd", _etcd(programs["etcd"], folder, etcd))
-        _wait_for(processes, "etcd", (sockets / "etcd").exists)
+        _wait_for(processes, "etcd", (sockets / "etcd.socket").exists)
         where = _Place(address, service_range, tuple(names))
         plane = _start_apiserver(programs, folder, authority, processes, etcd, where, port)
         _start_controllers(programs, plane, processes, controller_manager)
