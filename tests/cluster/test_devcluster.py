@@ -1,0 +1,100 @@
+"""`scripts/devcluster` as a person uses it: up, look around, up again, down, and nothing is left."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bed.installation import ROOT
+from bed.network import obstacle
+
+
+def run(*command: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+
+
+def devcluster(command: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """What the script runs, in the environment that runs the tests."""
+    return run(sys.executable, "-m", "bed.devcluster", command, env=env)
+
+
+@pytest.fixture
+def env(control_plane_programs: None, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """An environment whose cluster is not the user's own."""
+    missing = obstacle()
+    if missing:
+        pytest.skip(missing)
+    here = {"KUBOOTH_DEVCLUSTER": str(tmp_path / "state"), "PYTHONPATH": str(ROOT / "tests"), "HOME": str(tmp_path)}
+    yield (environment := {**os.environ, "XDG_CACHE_HOME": cache_home(), **here})
+    devcluster("down", environment)
+
+
+def cache_home() -> str:
+    """Where the binaries are."""
+    return os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+
+
+def test_up_and_down(env: dict[str, str], tmp_path: Path) -> None:
+    up = devcluster("up", env)
+    assert up.returncode == 0, up.stderr
+    exports = dict(re.fullmatch(r"export (\w+)=(.*)", line).groups() for line in up.stdout.splitlines())  # type: ignore[union-attr]
+    assert list(exports) == ["KUBECONFIG", "PATH"]
+    shell = {**env, "KUBECONFIG": shlex.split(exports["KUBECONFIG"])[0]}
+    kubectl = str(tmp_path / "state" / "bin" / "kubectl")
+    assert exports["PATH"] == f'{tmp_path}/state/bin:"$PATH"'
+    for resource, expected in [
+        ("nodes", {"node/node-1", "node/node-2"}),
+        ("prt", {"personalizationruntime.kubooth.io/default"}),
+        ("secret", {"secret/kubooth-storage"}),
+    ]:
+        found = run(kubectl, "get", resource, "-o", "name", env=shell)
+        assert set(found.stdout.split()) == expected, found.stderr
+    job = ROOT / "examples" / "quickstart-s3.yaml"
+    assert run(kubectl, "apply", "-f", str(job), env=shell).returncode == 0
+    accepted = run(kubectl, "wait", "--for=condition=Accepted", "--timeout=60s", "pjob/rex", env=shell)
+    assert accepted.returncode == 0, accepted.stderr + (tmp_path / "state" / "operator.log").read_text()
+    again = devcluster("up", env)
+    assert (again.returncode, again.stdout) == (0, up.stdout)
+    server = (tmp_path / "state" / "pid").read_text()
+    assert devcluster("down", env).returncode == 0
+    assert not (tmp_path / "state").exists()
+    deadline = time.monotonic() + 30  # a network namespace ends a moment after its last process
+    while left := leftovers(server, str(tmp_path)):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+    assert devcluster("down", env).returncode == 0
+
+
+def leftovers(server: str, state: str) -> list[str]:
+    """Processes, interfaces and folders of a cluster."""
+    marks = [state.encode(), f"kubooth-bed-{server}-".encode()]
+    commands = [(path.parent.name, contents(path)) for path in Path("/proc").glob("[0-9]*/cmdline")]
+    processes = [f"process {pid}: {text!r}" for pid, text in commands if any(mark in text for mark in marks)]
+    links = subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True, check=True).stdout.splitlines()
+    interfaces = [f"interface {link}" for link in links if re.match(rf"kb{server}[bv]", link)]
+    places = (Path("/dev/shm"), Path(tempfile.gettempdir()))
+    folders = [str(path) for place in places for path in place.glob(f"kubooth-bed-{server}-*")]
+    return processes + interfaces + folders
+
+
+def contents(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_an_unknown_command_shows_the_help(tmp_path: Path) -> None:
+    for arguments in ([], ["sideways"]):
+        done = subprocess.run([ROOT / "scripts" / "devcluster", *arguments], capture_output=True, text=True)
+        assert done.returncode == 2 and done.stderr.startswith("Usage: scripts/devcluster up")
+    done = subprocess.run([ROOT / "scripts" / "devcluster", "up", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "It starts no operator" in done.stdout
