@@ -13,17 +13,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bed.installation import ROOT
+from bed.controlplane import control_plane
+from bed.installation import OPERATOR, ROOT, SYSTEM_NAMESPACE
 from bed.network import obstacle
+
+INSTALLED = (
+    "crd/personalizationjobs.kubooth.io",
+    "crd/personalizationruntimes.kubooth.io",
+    "validatingadmissionpolicy/kubooth-job-status",
+    "validatingadmissionpolicybinding/kubooth-job-status",
+    f"clusterrole/{OPERATOR}",
+    f"clusterrolebinding/{OPERATOR}",
+    f"namespace/{SYSTEM_NAMESPACE}",
+    f"serviceaccount/{OPERATOR}",
+)
 
 
 def run(*command: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
 
 
-def devcluster(command: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def devcluster(*command: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """What the script runs, in the environment that runs the tests."""
-    return run(sys.executable, "-m", "bed.devcluster", command, env=env)
+    return run(sys.executable, "-m", "bed.devcluster", *command, env=env)
 
 
 @pytest.fixture
@@ -34,7 +46,7 @@ def env(control_plane_programs: None, tmp_path: Path) -> Iterator[dict[str, str]
         pytest.skip(missing)
     here = {"KUBOOTH_DEVCLUSTER": str(tmp_path / "state"), "PYTHONPATH": str(ROOT / "tests"), "HOME": str(tmp_path)}
     yield (environment := {**os.environ, "XDG_CACHE_HOME": cache_home(), **here})
-    devcluster("down", environment)
+    devcluster("down", env=environment)
 
 
 def cache_home() -> str:
@@ -43,7 +55,7 @@ def cache_home() -> str:
 
 
 def test_up_and_down(env: dict[str, str], tmp_path: Path) -> None:
-    up = devcluster("up", env)
+    up = devcluster("up", env=env)
     assert up.returncode == 0, up.stderr
     exports = dict(re.fullmatch(r"export (\w+)=(.*)", line).groups() for line in up.stdout.splitlines())  # type: ignore[union-attr]
     assert list(exports) == ["KUBECONFIG", "PATH"]
@@ -61,16 +73,16 @@ def test_up_and_down(env: dict[str, str], tmp_path: Path) -> None:
     assert run(kubectl, "apply", "-f", str(job), env=shell).returncode == 0
     accepted = run(kubectl, "wait", "--for=condition=Accepted", "--timeout=60s", "pjob/rex", env=shell)
     assert accepted.returncode == 0, accepted.stderr + (tmp_path / "state" / "operator.log").read_text()
-    again = devcluster("up", env)
+    again = devcluster("up", env=env)
     assert (again.returncode, again.stdout) == (0, up.stdout)
     server = (tmp_path / "state" / "pid").read_text()
-    assert devcluster("down", env).returncode == 0
+    assert devcluster("down", env=env).returncode == 0
     assert not (tmp_path / "state").exists()
     deadline = time.monotonic() + 30  # a network namespace ends a moment after its last process
     while left := leftovers(server, str(tmp_path)):
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
-    assert devcluster("down", env).returncode == 0
+    assert devcluster("down", env=env).returncode == 0
 
 
 def leftovers(server: str, state: str) -> list[str]:
@@ -90,6 +102,25 @@ def contents(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
+
+
+def test_a_cluster_that_is_there_already(control_plane_programs: None, tmp_path: Path) -> None:
+    with control_plane(tmp_path / "plane") as plane:
+        (tmp_path / "kubectl").symlink_to(plane.kubectl_program)
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        env = {**plane.environment, "PATH": path, "PYTHONPATH": str(ROOT / "tests"), "XDG_CACHE_HOME": cache_home()}
+        for _ in range(2):  # the second time nothing is new
+            up = devcluster("up", "--kind", env=env)
+            assert (up.returncode, up.stdout) == (0, ""), up.stderr
+        job = ROOT / "examples" / "quickstart-s3.yaml"
+        plane.kubectl("create", "--dry-run=server", "-f", job)
+        found = plane.kubectl("get", *INSTALLED, "-o", "name", "-n", SYSTEM_NAMESPACE).stdout.split()
+        assert len(found) == len(INSTALLED)
+        plane.kubectl("create", "-f", job)
+        down = devcluster("down", "--kind", env=env)
+        assert down.returncode == 0, down.stderr
+        found = plane.kubectl("get", *INSTALLED, "-o", "name", "-n", SYSTEM_NAMESPACE, check=False).stdout.split()
+        assert found == []
 
 
 def test_an_unknown_command_shows_the_help(tmp_path: Path) -> None:
