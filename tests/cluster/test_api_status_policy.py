@@ -205,13 +205,19 @@ def test_the_operators_fields_are_out_of_reach(gang: Gang) -> None:
 @pytest.mark.parametrize(
     ("pod", "account", "attempts", "message"),
     [
-        ("rex-kubooth-1-0-abcde", "rex-kubooth", 2, "is not of attempt 2 of job rex"),  # left over of an attempt
-        ("rex-kubooth-2-0-abcde", "rex-kubooth", 1, "is not of attempt 1 of job rex"),
-        ("rex-kubooth-1-0-abcde", "rex-kubooth", None, "is not of attempt 0 of job rex"),  # not started
-        ("rex-kubooth-12-0-abcde", "rex-kubooth", 1, "is not of attempt 1 of job rex"),
-        ("web-0", "rex-kubooth", 1, "pod web-0 is not of attempt 1 of job rex"),  # somebody's with that account
-        ("max-kubooth-1-0-abcde", "shared", 1, "is not of attempt 1 of job rex"),  # another job's, same account
-        ("rex-kubooth-1-x-kubooth-1-0-abcde", "shared", 1, "is not of attempt 1 of job rex"),  # a job with such a name
+        ("rex-kubooth-1-0-abcde", "rex-kubooth", 2, "is not rank 0 of attempt 2 of job rex"),  # left over of an attempt
+        ("rex-kubooth-2-0-abcde", "rex-kubooth", 1, "is not rank 0 of attempt 1 of job rex"),
+        ("rex-kubooth-1-0-abcde", "rex-kubooth", None, "is not rank 0 of attempt 0 of job rex"),  # not started
+        ("rex-kubooth-1-1-abcde", "rex-kubooth", 1, "is not rank 0 of attempt 1 of job rex"),
+        ("rex-kubooth-12-0-abcde", "rex-kubooth", 1, "is not rank 0 of attempt 1 of job rex"),
+        ("web-0", "rex-kubooth", 1, "pod web-0 is not rank 0 of attempt 1 of job rex"),  # somebody's with that account
+        ("max-kubooth-1-0-abcde", "shared", 1, "is not rank 0 of attempt 1 of job rex"),  # another job's, same account
+        (
+            "rex-kubooth-1-x-kubooth-1-0-abcde",
+            "shared",
+            1,
+            "is not rank 0 of attempt 1 of job rex",
+        ),  # a job with such a name
     ],
 )
 def test_other_pods_are_refused(gang: Gang, pod: str, account: str, attempts: int | None, message: str) -> None:
@@ -220,6 +226,37 @@ def test_other_pods_are_refused(gang: Gang, pod: str, account: str, attempts: in
     answer = gang.patch(token, {"identifier": "sks"}, kind=APPLY)
     assert (answer.code, message in answer.message) == (403, True), answer
     assert "identifier" not in gang.job()["status"]
+
+
+def test_the_pod_of_a_job_with_the_longest_name_may_write(gang: Gang) -> None:
+    """The Job controller cuts the name of a pod where it would be longer than 63 characters."""
+    name, attempt = "r" * 45, 12
+    batch_job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": names.attempt_name(name, attempt), "namespace": gang.namespace},
+        "spec": {
+            "completionMode": "Indexed",
+            "completions": 1,
+            "template": {
+                "spec": {
+                    "restartPolicy": "Never",
+                    "serviceAccountName": "shared",
+                    "containers": [{"name": "trainer", "image": "nothing"}],
+                }
+            },
+        },
+    }
+    longest = changed(GOOD_JOB, {"metadata.name": name, "metadata.namespace": gang.namespace})
+    role = changed(rights("shared", [name])[1], {"metadata.namespace": gang.namespace})
+    gang.plane.apply(longest, role, batch_job)
+    gang.as_admin({"attempts": attempt}, name)
+    where = ("pod", "-l=batch.kubernetes.io/job-completion-index=0", "-n", gang.namespace)
+    gang.plane.kubectl("wait", "--for=create", *where, "--timeout=60s")
+    (pod,) = gang.plane.get(*where)["items"]
+    assert not pod["metadata"]["name"].startswith(names.attempt_name(name, attempt))
+    answer = gang.patch(gang.token(pod["metadata"]["name"], "shared"), {"identifier": "sks"}, job=name)
+    assert answer.code == 200, answer
 
 
 def test_a_token_without_a_pod_is_refused(gang: Gang) -> None:
