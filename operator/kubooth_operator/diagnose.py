@@ -8,9 +8,11 @@ first. So findings are ranked by how much they explain, then by time. The reason
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import IntEnum
 from typing import Literal
 
 from kubooth_operator.workload import BatchJob, Pod
@@ -19,13 +21,8 @@ from kubooth_trainer.errors import ExitCode
 Kind = Literal["Permanent", "Retryable", "Disruption"]
 
 _FAR_FUTURE = datetime.max.replace(tzinfo=UTC)
+KILLED = 128 + signal.SIGKILL
 _WORD = re.compile(r"[A-Z][A-Za-z0-9]{0,63}")
-_ECHOES = frozenset({"TrainerCrashed", "RendezvousTimeout", "Stalled"})
-_LOST_PEER = re.compile(
-    r"connection (was )?(closed|reset|refused)|closed by peer|broken pipe|lost (a|its) peer|remote process exited|"
-    r"timed out waiting|socket timeout",
-    re.IGNORECASE,
-)
 _EXIT_CODE = re.compile(r"Container \S+ for pod \S*?([^/\s]+) failed with exit code (\d+)")
 _IMAGE = frozenset(
     {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError",
@@ -34,6 +31,28 @@ _IMAGE = frozenset(
 _CONTAINER_CONFIG = frozenset(
     {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError"}
 )
+
+
+class _Rank(IntEnum):
+    """How much a finding explains: the lowest number is the cause."""
+
+    PERMANENT = 0  # the trainer says that no retry mends it
+    DISRUPTION = 1  # the cluster took the pod away
+    KUBELET = 2  # the node ended or refused it: memory, disk, devices
+    KNOWN = 3  # the trainer knows what it lacked: device memory, disk, storage
+    CRASH = 4
+    SYMPTOM = 5  # of the loss of another pod, often
+    ECHO = 6  # of the end of another pod
+    NOTHING = 9
+
+
+_BY_REASON = {
+    "TrainerCrashed": _Rank.CRASH,
+    "RendezvousTimeout": _Rank.SYMPTOM,
+    "Stalled": _Rank.SYMPTOM,
+    "PeerLost": _Rank.ECHO,
+    "Stopped": _Rank.ECHO,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,60 +99,51 @@ def why_waiting(pods: Sequence[Pod], *, nodes: int, batch_job: str) -> Waiting:
     return Waiting(reason="PodsNotReady", message="waiting for the pods to be ready")
 
 
-def _of_pod(pod: Pod) -> tuple[int, Diagnosis | None]:
-    """What a pod tells, ranked: the lower the number, the more it explains."""
+def _of_pod(pod: Pod) -> tuple[_Rank, Diagnosis | None]:
+    """What a pod tells, and how much that explains."""
+    said, code, killed_by = pod.termination, pod.exit_code, pod.terminated.get("reason")
     if pod.has_succeeded:
-        return 9, None
-    said, code = pod.termination, pod.exit_code
+        return _Rank.NOTHING, None
     if code == ExitCode.FIX_AND_RESUBMIT:
-        return 0, _said(pod, "ConfigError", "Permanent", "the trainer refused its configuration")
+        return _Rank.PERMANENT, _said(pod, "ConfigError", "the trainer refused its configuration", kind="Permanent")
     if pod.disruption is not None:
         reason, what = _disruption(pod)
-        return 1, Diagnosis(reason=reason, message=_where(pod, what), kind="Disruption", pod=pod.name, exit_code=code)
+        return _Rank.DISRUPTION, _seen(pod, reason, what, kind="Disruption")
     if pod.reason == "Evicted":
-        what = f"was evicted: {pod.message}" if pod.message else "was evicted"
-        return 2, Diagnosis(reason="Evicted", message=_where(pod, what), kind="Retryable", pod=pod.name, exit_code=code)
-    if pod.terminated.get("reason") == "OOMKilled":
-        what = "was killed because its memory limit was reached: give the runtime's resources.limits more memory"
-        diagnosis = Diagnosis(
-            reason="OutOfMemory",
-            message=_where(pod, what),
-            kind="Retryable",
-            pod=pod.name,
-            exit_code=code,
-            log=_log(pod),
-        )
-        return 2, diagnosis
+        return _Rank.KUBELET, _seen(pod, "Evicted", f"was evicted: {pod.message}")
+    if killed_by == "OOMKilled":
+        what = "was killed because its memory limit was reached: raise resources.limits.memory in the runtime"
+        return _Rank.KUBELET, _seen(pod, "OutOfMemory", what)
     if pod.has_failed and not pod.terminated:
-        what = f"was refused by its node: {pod.reason}: {pod.message}".rstrip(": ")
-        return 2, Diagnosis(reason="PodRejected", message=_where(pod, what), kind="Retryable", pod=pod.name)
+        return _Rank.KUBELET, _seen(pod, "PodRejected", f"was refused by its node: {pod.reason}: {pod.message}")
     if code is None or code == ExitCode.OK:
-        return 9, None
-    cut_off = said is None and code == 137 and pod.gone_by is not None  # its grace period was over
-    if (
-        cut_off
-        or (said is not None and said.reason == "Stopped")
-        or code in {ExitCode.TERMINATED, ExitCode.INTERRUPTED}
-    ):
-        return 6, _said(pod, "Stopped", "Retryable", "was stopped from outside")
-    if said is None and pod.terminated.get("reason") in {"StartError", "ContainerCannotRun"}:
-        return 2, _said(pod, "ConfigError", "Retryable", "cannot be started")
-    if said is None and code == 137:
-        return 4, _said(pod, "TrainerCrashed", "Retryable", "was killed (SIGKILL) from outside")
-    diagnosis = _said(pod, "TrainerCrashed", "Retryable", f"ended with exit code {code}")
-    if diagnosis.reason not in _ECHOES:
-        return 3, diagnosis
-    return (5 if _LOST_PEER.search(" ".join((diagnosis.message, *diagnosis.log[-3:]))) else 4), diagnosis
+        return _Rank.NOTHING, None
+    if said is None and killed_by in {"StartError", "ContainerCannotRun"}:
+        return _Rank.KUBELET, _said(pod, "ConfigError", "cannot be started")
+    was_cut_off = said is None and code == KILLED and pod.gone_by is not None  # its grace period was over
+    if was_cut_off or code in {ExitCode.TERMINATED, ExitCode.INTERRUPTED}:
+        return _Rank.ECHO, _said(pod, "Stopped", "was stopped from outside")
+    what = "was killed (SIGKILL) from outside" if code == KILLED else f"ended with exit code {code}"
+    diagnosis = _said(pod, "TrainerCrashed", what)
+    return _BY_REASON.get(diagnosis.reason, _Rank.KNOWN), diagnosis
 
 
-def _said(pod: Pod, reason: str, kind: Kind, otherwise: str) -> Diagnosis:
+def _said(pod: Pod, reason: str, otherwise: str, *, kind: Kind = "Retryable") -> Diagnosis:
     """In the words of the pod's launcher, where it left any."""
     said = pod.termination
     if said is not None and _WORD.fullmatch(said.reason) and said.reason != "Completed":
         reason = said.reason
+    message = said.message if said is not None and said.message else f"pod {pod.name} {otherwise}"
+    return Diagnosis(
+        reason=reason, message=message, kind=kind, pod=pod.name, exit_code=pod.exit_code, log=_log(pod)
+    )  # fmt: skip
+
+
+def _seen(pod: Pod, reason: str, what: str, *, kind: Kind = "Retryable") -> Diagnosis:
+    """In our own words, from what the cluster says of the pod."""
     return Diagnosis(
         reason=reason,
-        message=said.message if said is not None and said.message else f"pod {pod.name} {otherwise}",
+        message=_where(pod, what.rstrip(": ")),
         kind=kind,
         pod=pod.name,
         exit_code=pod.exit_code,

@@ -355,6 +355,27 @@ def test_the_verdict_does_not_wait_for_ever() -> None:
     world.run(300, until=lambda: world.status["attempts"] == 2)
 
 
+ENDS: list[tuple[str, dict[str, Any], Callable[[World], Any]]] = [
+    ("suspended", {}, lambda world: world.edit(suspend=True)),
+    ("stalled", {}, lambda world: setattr(world, "now", world.now + timedelta(hours=2))),
+    ("too-long", {"activeDeadlineSeconds": 60}, lambda world: setattr(world, "now", world.now + timedelta(seconds=90))),
+    ("evicted", {}, lambda world: world.evict(world.pod(1))),
+]
+
+
+@pytest.mark.parametrize(("policy", "happens"), [c[1:] for c in ENDS], ids=[c[0] for c in ENDS])
+def test_the_end_of_an_attempt_is_written_before_anything_is_deleted_for_it(
+    policy: dict[str, Any], happens: Callable[[World], Any]
+) -> None:
+    world = running(two_nodes(lambda attempt: Behaviour(every=LONG), **policy))
+    happens(world)
+    observed = world.observe()
+    plan = world.plan(observed)
+    assert plan.status is not None and "endTime" in plan.status["attempt"] and plan.delete == ()
+    world.carry_out(plan, observed)
+    assert [each.ref.kind for each in world.plan().delete] == ["Job"]
+
+
 # Suspension
 
 
