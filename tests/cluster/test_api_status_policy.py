@@ -205,18 +205,18 @@ def test_the_operators_fields_are_out_of_reach(gang: Gang) -> None:
 @pytest.mark.parametrize(
     ("pod", "account", "attempts", "message"),
     [
-        ("rex-kubooth-1-0-abcde", "rex-kubooth", 2, "is not rank 0 of attempt 2 of job rex"),  # left over of an attempt
-        ("rex-kubooth-2-0-abcde", "rex-kubooth", 1, "is not rank 0 of attempt 1 of job rex"),
-        ("rex-kubooth-1-0-abcde", "rex-kubooth", None, "is not rank 0 of attempt 0 of job rex"),  # not started
-        ("rex-kubooth-1-1-abcde", "rex-kubooth", 1, "is not rank 0 of attempt 1 of job rex"),
-        ("rex-kubooth-12-0-abcde", "rex-kubooth", 1, "is not rank 0 of attempt 1 of job rex"),
-        ("web-0", "rex-kubooth", 1, "pod web-0 is not rank 0 of attempt 1 of job rex"),  # somebody's with that account
-        ("max-kubooth-1-0-abcde", "shared", 1, "is not rank 0 of attempt 1 of job rex"),  # another job's, same account
+        ("rex-kubooth-1-0-abcde", "rex-kubooth", 2, "is not of attempt 2 of job rex"),  # left over of an attempt
+        ("rex-kubooth-2-0-abcde", "rex-kubooth", 1, "is not of attempt 1 of job rex"),
+        ("rex-kubooth-1-0-abcde", "rex-kubooth", None, "is not of attempt 0 of job rex"),  # not started
+        ("rex-kubooth-1-1-abcde", "rex-kubooth", 1, "is not of attempt 1 of job rex"),
+        ("rex-kubooth-12-0-abcde", "rex-kubooth", 1, "is not of attempt 1 of job rex"),
+        ("web-0", "rex-kubooth", 1, "pod web-0 is not of attempt 1 of job rex"),  # somebody's with that account
+        ("max-kubooth-1-0-abcde", "shared", 1, "is not of attempt 1 of job rex"),  # another job's, same account
         (
             "rex-kubooth-1-x-kubooth-1-0-abcde",
             "shared",
             1,
-            "is not rank 0 of attempt 1 of job rex",
+            "is not of attempt 1 of job rex",
         ),  # a job with such a name
     ],
 )
