@@ -33,6 +33,7 @@ from kubooth_operator.plan import Announcement, Deletion, Manifest, Observed, Pl
 _OWN_FIELDS = {"fieldManager": OPERATOR_MANAGER}
 _PODS_LEFT_SECONDS = 2.0
 _MAX_NOTE = 1024
+_REFUSALS_TO_SAY = 3
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class Cluster:
         self._instance = instance
         self._may_write = may_write
         self._taken: dict[str, set[Ref]] = {}  # by UID of the job
-        self._refusals: dict[str, str] = {}  # by UID of the job: the last one that was announced
+        self._refusals: dict[str, tuple[str, int]] = {}  # by UID of the job: the last one, and how often in a row
 
     async def observe(self, key: Key) -> Observed | None:
         """What a pass looks at; None where there is no such job."""
@@ -251,11 +252,13 @@ class Cluster:
             _log.debug("event %s: %s", announcement.reason, error, extra=_about(job))
 
     async def _announce_refusal(self, job: Manifest, refusal: RefusedError) -> None:
-        """Says once what the API server has against a child, such as a quota or a policy of the cluster."""
+        """Says once what the API server has against a child, such as a quota or a policy of the cluster; not at the
+        first time, since one that starts may refuse what it has not read the roles for."""
         uid, message = uid_of(job), str(refusal)
-        if self._refusals.get(uid) == message:
+        times = self._refusals[uid][1] + 1 if self._refusals.get(uid, ("", 0))[0] == message else 1
+        self._refusals[uid] = (message, times)
+        if times != _REFUSALS_TO_SAY:
             return
-        self._refusals[uid] = message
         _log.warning("the API server refuses: %s", message, extra=_about(job))
         await self._announce(job, Announcement(type="Warning", reason="Refused", message=message))
 

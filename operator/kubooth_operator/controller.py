@@ -23,7 +23,7 @@ Reconcile = Callable[[Observed, Settings, Clock], Plan]
 DRAIN_SECONDS: Final = 5.0
 _MOST_WRITES_IN_A_ROW = 20
 _SOONEST_SECONDS = 0.05
-_REFUSED_SECONDS = 15.0
+_BUG_SECONDS = 15.0
 
 _log = logging.getLogger(__name__)
 
@@ -76,13 +76,13 @@ class Controller:
         except TemporaryError as error:
             seconds = self._queue.retry(key, at_least=error.retry_after or 0.0)
             _log.debug("again in %.1f s: %s", seconds, error, extra=about)
-        except RefusedError:  # said already
-            self._queue.retry(key, at_least=_REFUSED_SECONDS)
+        except RefusedError:  # which `cluster` has said; a quota or a policy may change
+            self._queue.retry(key)
         except ApiError as error:
             seconds = self._queue.retry(key)
             _log.warning("again in %.1f s: %s", seconds, error, extra=about)
         except Exception:  # noqa: BLE001 - a bug shown by one job must not end the work on all others
-            seconds = self._queue.retry(key, at_least=_REFUSED_SECONDS)
+            seconds = self._queue.retry(key, at_least=_BUG_SECONDS)
             _log.exception("a pass failed; again in %.1f s", seconds, extra=about)
         else:
             self._queue.succeeded(key)

@@ -1,7 +1,7 @@
 """Between a client and the API server: writes down every call, and misbehaves on request.
 
     with api_proxy(plane.endpoint, plane.ca) as proxy:
-        proxy.rules.append(Rule(lambda call: call.verb == "create", times=1, after=operator.kill))
+        proxy.rules.append(Rule(lambda call: call.verb == "create", times=1, after=lambda call: operator.kill()))
 
 The client speaks plain HTTP to `proxy.endpoint`; its token is passed on. A server that is down looks like a connection
 that breaks.
@@ -52,8 +52,8 @@ class Rule:
     times: int = 1
     answer: int | None = None  # this status instead of asking the server
     headers: dict[str, str] = field(default_factory=dict)  # of that answer
-    before: Callable[[], object] | None = None  # called before the server hears of it
-    after: Callable[[], object] | None = None  # called when the server has done it, before the client hears of it
+    before: Callable[[Call], object] | None = None  # called before the server hears of it
+    after: Callable[[Call], object] | None = None  # called when the server has done it, before the client hears of it
     cut: bool = False  # the client hears nothing
 
 
@@ -67,10 +67,17 @@ class ApiProxy:
         self._upstream = upstream
         self._context = ssl.create_default_context(cafile=str(ca))
         self._session: aiohttp.ClientSession | None = None
+        self._watches: dict[int, web.Request] = {}  # requests are mappings: a set will not have them
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def writes(self, since: float = 0.0) -> list[Call]:
         """Writes to anything but the Lease."""
         return [call for call in list(self.calls) if call.is_write and call.at > since and call.resource != "leases"]
+
+    def drop_watches(self) -> None:
+        """Breaks every watch that is open."""
+        assert self._loop
+        self._loop.call_soon_threadsafe(lambda: [_broken(request) for request in list(self._watches.values())])
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         call = _call(request)
@@ -80,13 +87,13 @@ class ApiProxy:
         if rule:
             rule.times -= 1
             if rule.before:
-                await asyncio.to_thread(rule.before)
+                await asyncio.to_thread(rule.before, call)
             if rule.answer:
                 status = {"kind": "Status", "apiVersion": "v1", "code": rule.answer, "message": "so the test wants it"}
                 return web.json_response(status, status=rule.answer, headers=rule.headers)
-        return await self._pass_on(request, body, rule)
+        return await self._pass_on(request, body, rule, call)
 
-    async def _pass_on(self, request: web.Request, body: bytes, rule: Rule | None) -> web.StreamResponse:
+    async def _pass_on(self, request: web.Request, body: bytes, rule: Rule | None, call: Call) -> web.StreamResponse:
         assert self._session
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _OWN}
         try:
@@ -97,20 +104,30 @@ class ApiProxy:
                 if rule and (rule.after or rule.cut):
                     await answer.read()
                     if rule.after:
-                        await asyncio.to_thread(rule.after)
+                        await asyncio.to_thread(rule.after, call)
                     if rule.cut:
                         return _broken(request)
                 if "watch" not in request.query:
                     return web.Response(body=await answer.read(), status=answer.status, headers=kept)
-                stream = web.StreamResponse(status=answer.status, headers=kept)
-                await stream.prepare(request)
-                async for chunk in answer.content.iter_any():
-                    await stream.write(chunk)
-                return stream
+                return await self._stream(request, answer, kept)
         except (aiohttp.ClientError, ConnectionError):
             return _broken(request)
 
+    async def _stream(
+        self, request: web.Request, answer: aiohttp.ClientResponse, headers: dict[str, str]
+    ) -> web.StreamResponse:
+        stream = web.StreamResponse(status=answer.status, headers=headers)
+        self._watches[id(request)] = request
+        try:
+            await stream.prepare(request)
+            async for chunk in answer.content.iter_any():
+                await stream.write(chunk)
+        finally:
+            del self._watches[id(request)]
+        return stream
+
     async def serve(self, started: Callable[[str], None], stopping: asyncio.Event) -> None:
+        self._loop = asyncio.get_running_loop()
         app = web.Application(client_max_size=2**24)
         app.router.add_route("*", "/{path:.*}", self.handle)
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)

@@ -104,11 +104,11 @@ class Operator:
 
     def kill(self) -> None:
         """By SIGKILL."""
-        self._end(signal.SIGKILL)
+        self.end_by(signal.SIGKILL)
 
     def stop(self, seconds: float = 30) -> int:
         """By SIGTERM; returns the exit code."""
-        return self._end(signal.SIGTERM, seconds)
+        return self.end_by(signal.SIGTERM, seconds)
 
     def wait(self, seconds: float = 30) -> int:
         """Waits for its end, whatever causes it; returns the exit code."""
@@ -119,7 +119,8 @@ class Operator:
         self.kill()
         self.start()
 
-    def _end(self, number: int, seconds: float = 30) -> int:
+    def end_by(self, number: int, seconds: float = 30) -> int:
+        """By a signal; returns the exit code."""
         assert self._process
         self._process.send_signal(number)
         return self._process.wait(seconds)

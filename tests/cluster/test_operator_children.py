@@ -153,7 +153,7 @@ def test_objects_of_others_are_untouched(operator: Operator, bench: Bench, name:
     assert not bench.pods()
     for kind, manifest in foreign.items():
         bench.rest.delete(bench.child_path(kind, manifest["metadata"]["name"]))
-    bench.rest.merge(bench.job_path(name), {"metadata": {"annotations": {"look": "again"}}})
+    bench.touch(name)
     bench.wait_for_pods()
     bench.rest.get(bench.child_path("Service", name))
 
