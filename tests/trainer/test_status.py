@@ -27,7 +27,16 @@ from kubooth_trainer.progress import (
     ResultEvent,
     ResumedEvent,
 )
-from kubooth_trainer.status import Outlet, Status, StatusApi, StatusSink, api_outlet, duration, file_outlet
+from kubooth_trainer.status import (
+    Outlet,
+    Status,
+    StatusApi,
+    StatusRefusedError,
+    StatusSink,
+    api_outlet,
+    duration,
+    file_outlet,
+)
 
 SECONDS = 20.0  # a bound, not an expectation
 T0 = 1_790_000_000.0  # 2026-09-21T14:13:20Z
@@ -275,9 +284,11 @@ def test_the_file_for_the_launcher(tmp_path: Path) -> None:
 
 @dataclass
 class Server:
-    """Answers PATCH requests as told and keeps them."""
+    """Answers PATCH requests as told and keeps them; to GET it tells which job there is."""
 
     url: str = ""
+    uid: str = "u-1"
+    reads: int = 0
     answers: list[tuple[int, bytes]] = field(default_factory=list)  # the last one stays
     requests: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
 
@@ -289,10 +300,17 @@ def serving() -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def do_GET(self) -> None:
+            server.reads += 1
+            metadata = {"uid": server.uid, "resourceVersion": str(server.reads)}
+            self._answer(200, json.dumps({"metadata": metadata}).encode())
+
         def do_PATCH(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             server.requests.append((self.path, dict(self.headers), body))
-            status, answer = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
+            self._answer(*(server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]))
+
+        def _answer(self, status: int, answer: bytes) -> None:
             self.send_response(status)
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
@@ -333,9 +351,24 @@ def test_the_request_is_a_forced_apply_to_the_status_of_this_job(credentials: Pa
     assert body == {
         "apiVersion": "kubooth.io/v1alpha1",
         "kind": "PersonalizationJob",
-        "metadata": {"name": "rex", "namespace": "team", "uid": "u-1"},
+        "metadata": {"name": "rex", "namespace": "team", "uid": "u-1", "resourceVersion": "1"},
         "status": {"identifier": "sks"},
     }
+
+
+def test_a_job_that_was_made_again_under_this_name_is_not_written_to(credentials: Path) -> None:
+    with serving() as server:
+        server.uid = "u-2"
+        with pytest.raises(StatusRefusedError, match="made again under its name"):
+            StatusApi(JOB, server.url, credentials).write({})
+    assert not server.requests
+
+
+def test_a_job_that_changes_meanwhile_is_looked_at_again(credentials: Path) -> None:
+    with serving() as server:
+        server.answers = [(409, b""), (409, b""), (200, b"{}")]
+        StatusApi(JOB, server.url, credentials).write({})
+    assert [body["metadata"]["resourceVersion"] for _, _, body in server.requests] == ["1", "2", "3"]
 
 
 def test_a_rotated_token_is_read_again(credentials: Path) -> None:
@@ -347,7 +380,7 @@ def test_a_rotated_token_is_read_again(credentials: Path) -> None:
     assert [headers["Authorization"] for _, headers, _ in server.requests] == ["Bearer token-1", "Bearer token-2"]
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 409, 422, 429, 500, 503])
+@pytest.mark.parametrize("status", [401, 403, 404, 422, 429, 500, 503])
 def test_a_refusal_is_tried_again(credentials: Path, status: int, capfd: pytest.CaptureFixture[str]) -> None:
     with serving() as server:
         server.answers = [(status, b'{"kind": "Status", "message": "not now"}'), (200, b"{}")]

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ FILE_SECONDS_BETWEEN = 0.5
 FLUSH_SECONDS = 3.0  # less than the launcher leaves a failed rank
 _LONGEST_PAUSE = 60.0
 _LAST_PAUSE = 0.3  # between tries at the end
+_CONFLICTS = 3  # how often a job that changes meanwhile is looked at again
 
 Status = dict[str, Any]
 
@@ -303,32 +305,57 @@ class StatusApi:
         import urllib3  # comes with botocore
 
         authority = credentials / "ca.crt"
+        self._job = job
         self._credentials = credentials
         self._http = urllib3.PoolManager(
             ca_certs=str(authority) if authority.exists() else None,
             timeout=urllib3.Timeout(connect=5.0, read=10.0),
             retries=False,
         )
-        path = f"/apis/kubooth.io/v1alpha1/namespaces/{job.namespace}/personalizationjobs/{job.name}/status"
-        self._url = f"{server}{path}?fieldManager={FIELD_MANAGER}&force=true"
-        self._head = {
-            "apiVersion": "kubooth.io/v1alpha1",
-            "kind": "PersonalizationJob",
-            # The uid is a precondition: a job that was deleted and made again under this name is another job.
-            "metadata": _known(name=job.name, namespace=job.namespace, uid=job.uid),
-        }
+        self._url = (
+            f"{server}/apis/kubooth.io/v1alpha1/namespaces/{job.namespace}/personalizationjobs/{job.name}/status"
+        )
 
     def write(self, status: Status) -> None:
-        """One request. Raises StatusRefusedError, or urllib3's error where there was no answer."""
+        """Raises StatusRefusedError, or urllib3's error where there was no answer."""
+        for _ in range(_CONFLICTS):
+            body = {
+                "apiVersion": "kubooth.io/v1alpha1",
+                "kind": "PersonalizationJob",
+                "metadata": {"name": self._job.name, "namespace": self._job.namespace, **self._precondition()},
+                "status": status,
+            }
+            code, answer = self._call("PATCH", f"{self._url}?fieldManager={FIELD_MANAGER}&force=true", body)
+            if code < 300:
+                return
+            if code != HTTPStatus.CONFLICT:
+                break
+        raise StatusRefusedError(f"HTTP {code}: {_reason(answer)}")
+
+    def _precondition(self) -> dict[str, str]:
+        """That the job is still the one we train for: one that was deleted and made again is another.
+
+        On a status subresource the API server does not check a uid that is sent along, but does check the version.
+        """
+        if self._job.uid is None:
+            return {}
+        code, answer = self._call("GET", self._url)
+        if code >= 300:
+            raise StatusRefusedError(f"HTTP {code}: {_reason(answer)}")
+        metadata = json.loads(answer)["metadata"]
+        if metadata["uid"] != self._job.uid:
+            raise StatusRefusedError("the job was deleted and made again under its name")
+        return {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
+
+    def _call(self, method: str, url: str, body: dict[str, Any] | None = None) -> tuple[int, bytes]:
         token = (self._credentials / "token").read_text().strip()  # read anew: the kubelet replaces it
         answer = self._http.request(
-            "PATCH",
-            self._url,
-            body=json.dumps({**self._head, "status": status}).encode(),
+            method,
+            url,
+            body=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {token}", "Content-Type": "application/apply-patch+yaml"},
         )
-        if answer.status >= 300:
-            raise StatusRefusedError(f"HTTP {answer.status}: {_reason(answer.data)}")
+        return answer.status, answer.data
 
 
 def _reason(body: bytes) -> str:
