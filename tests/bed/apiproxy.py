@@ -158,6 +158,7 @@ def api_proxy(upstream: str, ca: Path) -> Iterator[ApiProxy]:
             ready.set()
 
         await proxy.serve(started, ends["stopping"])
+        await asyncio.sleep(0.1)  # in which the loop says good-bye on connections that were closed
 
     thread = threading.Thread(target=lambda: asyncio.run(main()), name="api proxy")
     thread.start()

@@ -9,7 +9,7 @@ import pytest
 from bed.controlplane import ControlPlane
 from bed.eventually import eventually
 from bed.jobs import CHILD_PATHS, Bench, job, runtime
-from bed.operator import TRAINER_IMAGE, Operator
+from bed.operator_process import TRAINER_IMAGE, Operator
 from bed.rest import RUNTIMES, condition
 
 SHARED = ("ServiceAccount", "Role", "RoleBinding", "Service", "NetworkPolicy")

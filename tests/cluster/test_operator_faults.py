@@ -15,7 +15,7 @@ from bed.controlplane import ControlPlane
 from bed.eventually import eventually
 from bed.jobs import Bench, job
 from bed.kubelet import Kubelet
-from bed.operator import SYSTEM_NAMESPACE, Operator
+from bed.operator_process import SYSTEM_NAMESPACE, Operator
 from bed.rest import Rest
 
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM_NAMESPACE}/leases/kubooth-operator"

@@ -13,7 +13,7 @@ from bed.eventually import eventually
 from bed.installation import CHART_FILES, OPERATOR, SYSTEM_NAMESPACE
 from bed.jobs import CHILD_PATHS, PODS, Bench, job, runtime
 from bed.kubelet import Kubelet
-from bed.operator import Operator
+from bed.operator_process import Operator
 from bed.rest import RUNTIMES
 
 Manifest = dict[str, Any]
