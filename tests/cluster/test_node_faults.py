@@ -125,11 +125,17 @@ def test_a_killed_bed_leaves_nothing_to_the_next(cluster: Cluster) -> None:
     command = [sys.executable, "-P", "-c", textwrap.dedent(program)]
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as bed:
-        assert bed.stdout
-        bridge, folder, pid = bed.stdout.readline().split()
-        assert Path("/sys/class/net", bridge).exists() and Path("/proc", pid).exists()
-        bed.kill()
+        try:
+            assert bed.stdout
+            bridge, folder, pid = bed.stdout.readline().split()
+            assert has_link(bridge) and Path("/proc", pid).exists()
+        finally:
+            bed.kill()
     eventually(lambda: not Path("/proc", pid).exists(), "end of the container")
     network.sweep()
-    assert not Path("/sys/class/net", bridge).exists() and not Path(folder).exists()
-    assert Path("/sys/class/net", cluster.bridge.name).exists()
+    assert not has_link(bridge) and not Path(folder).exists()
+    assert has_link(cluster.bridge.name)
+
+
+def has_link(name: str) -> bool:
+    return subprocess.run(["ip", "link", "show", name], capture_output=True).returncode == 0
