@@ -288,6 +288,7 @@ class Server:
 
     url: str = ""
     uid: str = "u-1"
+    status: Status = field(default_factory=dict)
     reads: int = 0
     answers: list[tuple[int, bytes]] = field(default_factory=list)  # the last one stays
     requests: list[tuple[str, dict[str, str], dict[str, Any]]] = field(default_factory=list)
@@ -303,7 +304,7 @@ def serving() -> Iterator[Server]:
         def do_GET(self) -> None:
             server.reads += 1
             metadata = {"uid": server.uid, "resourceVersion": str(server.reads)}
-            self._answer(200, json.dumps({"metadata": metadata}).encode())
+            self._answer(200, json.dumps({"metadata": metadata, "status": server.status}).encode())
 
         def do_PATCH(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -369,6 +370,24 @@ def test_a_job_that_changes_meanwhile_is_looked_at_again(credentials: Path) -> N
         server.answers = [(409, b""), (409, b""), (200, b"{}")]
         StatusApi(JOB, server.url, credentials).write({})
     assert [body["metadata"]["resourceVersion"] for _, _, body in server.requests] == ["1", "2", "3"]
+
+
+def test_a_new_attempt_keeps_what_the_last_one_found_out(credentials: Path) -> None:
+    """Until it has resumed, the newest checkpoint is the last attempt's."""
+    with serving() as server:
+        server.status = {
+            "checkpoint": {"step": 400},
+            "identifier": "sks",
+            "progress": {"step": 410},
+            "phase": "Running",
+        }
+        api = StatusApi(JOB, server.url, credentials)
+        api.write({"progress": {"step": 0}})
+        api.write({"progress": {"step": 450}, "checkpoint": {"step": 450}})
+    assert [body["status"] for _, _, body in server.requests] == [
+        {"checkpoint": {"step": 400}, "identifier": "sks", "progress": {"step": 0}},
+        {"checkpoint": {"step": 450}, "identifier": "sks", "progress": {"step": 450}},
+    ]
 
 
 def test_a_rotated_token_is_read_again(credentials: Path) -> None:

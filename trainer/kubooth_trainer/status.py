@@ -39,6 +39,7 @@ FILE_SECONDS_BETWEEN = 0.5
 FLUSH_SECONDS = 3.0  # less than the launcher leaves a failed rank
 _LONGEST_PAUSE = 60.0
 _LAST_PAUSE = 0.3  # between tries at the end
+_LASTING = ("identifier", "prior", "checkpoint")  # true of a job over all its attempts
 _CONFLICTS = 3  # how often a job that changes meanwhile is looked at again
 
 Status = dict[str, Any]
@@ -306,6 +307,7 @@ class StatusApi:
 
         authority = credentials / "ca.crt"
         self._job = job
+        self._before: Status | None = None  # of what an earlier attempt has found out, until this one knows better
         self._credentials = credentials
         self._http = urllib3.PoolManager(
             ca_certs=str(authority) if authority.exists() else None,
@@ -319,11 +321,12 @@ class StatusApi:
     def write(self, status: Status) -> None:
         """Raises StatusRefusedError, or urllib3's error where there was no answer."""
         for _ in range(_CONFLICTS):
+            precondition = self._precondition()
             body = {
                 "apiVersion": "kubooth.io/v1alpha1",
                 "kind": "PersonalizationJob",
-                "metadata": {"name": self._job.name, "namespace": self._job.namespace, **self._precondition()},
-                "status": status,
+                "metadata": {"name": self._job.name, "namespace": self._job.namespace, **precondition},
+                "status": {**(self._before or {}), **status},
             }
             code, answer = self._call("PATCH", f"{self._url}?fieldManager={FIELD_MANAGER}&force=true", body)
             if code < 300:
@@ -342,9 +345,12 @@ class StatusApi:
         code, answer = self._call("GET", self._url)
         if code >= 300:
             raise StatusRefusedError(f"HTTP {code}: {_reason(answer)}")
-        metadata = json.loads(answer)["metadata"]
+        job = json.loads(answer)
+        metadata = job["metadata"]
         if metadata["uid"] != self._job.uid:
             raise StatusRefusedError("the job was deleted and made again under its name")
+        if self._before is None:
+            self._before = {name: value for name, value in job.get("status", {}).items() if name in _LASTING}
         return {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
 
     def _call(self, method: str, url: str, body: dict[str, Any] | None = None) -> tuple[int, bytes]:
