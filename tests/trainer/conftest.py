@@ -1,4 +1,4 @@
-"""What the trainer's tests share: a tiny random model, four pictures, configs, and real runs of the launcher."""
+"""What the trainer's tests share: configs, and real runs of the launcher."""
 
 from __future__ import annotations
 
@@ -10,28 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image, ImageDraw
-from trainer.tiny_job import RUN_SECONDS, MakeConfig, Run, config_dict
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A complete model of random weights, written in a process of its own: its libraries warn."""
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    code = f"from kubooth_world import tiny_model; tiny_model.write({str(folder)!r})"
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=RUN_SECONDS)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four different pictures of 96 x 96 pixels."""
-    folder = tmp_path_factory.mktemp("photos")
-    for index, colour in enumerate(("red", "green", "blue", "orange")):
-        image = Image.new("RGB", (96, 96), "white")
-        ImageDraw.Draw(image).ellipse((10 + 4 * index, 20, 60 + 8 * index, 80), fill=colour)
-        image.save(folder / f"{index}.png")
-    return folder
+from trainer.tiny_job import MakeConfig, Run, config_dict
 
 
 @pytest.fixture
