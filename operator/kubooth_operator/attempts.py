@@ -14,7 +14,7 @@ from kubooth_operator import children, deadlines, ending
 from kubooth_operator.diagnose import Diagnosis, diagnose, why_waiting
 from kubooth_operator.draft import timestamp
 from kubooth_operator.present import Present
-from kubooth_operator.status import failure_status
+from kubooth_operator.status import failure_status, hear
 from kubooth_operator.workload import BatchJob, time_of
 
 TAKEN_RETRY_SECONDS = 30  # how often a name that is taken is tried again
@@ -173,6 +173,7 @@ def _judge(now: Present, batch_job: BatchJob) -> None:
     since = first or time_of(batch_job.failure.get("lastTransitionTime")) or draft.now
     judge_at = since + timedelta(seconds=deadlines.JUDGE_SECONDS)
     if batch_job.condition("Failed") is None and draft.now < judge_at and not all(p.is_terminal for p in now.pods):
+        hear(draft.status, now.pods)
         draft.wake_at(judge_at)
     elif batch_job.is_held_back:
         message = "the queue took the job's devices back"

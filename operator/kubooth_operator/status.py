@@ -27,11 +27,16 @@ MAX_MESSAGE = 4096
 MAX_POD = 256
 
 
-def close(status: Manifest, pods: Sequence[Pod], *, outcome: Outcome, end_time: str) -> None:
-    """Fills the trainer's fields from rank 0's last word and closes open stages, in place."""
+def hear(status: Manifest, pods: Sequence[Pod]) -> None:
+    """Fills the trainer's fields from the last word of rank 0's pod, in place. Its pod may soon be gone."""
     leader = next((pod for pod in pods if pod.index == 0 and pod.termination is not None), None)
     if leader is not None and leader.termination is not None:
         status |= _fitting(leader.termination.summary or {})
+
+
+def close(status: Manifest, pods: Sequence[Pod], *, outcome: Outcome, end_time: str) -> None:
+    """Fills the trainer's fields and closes open stages, in place."""
+    hear(status, pods)
     if "stages" in status:
         status["stages"] = [_closed(stage, outcome, end_time) for stage in status["stages"]]
     if "progress" in status:

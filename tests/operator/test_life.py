@@ -696,6 +696,16 @@ def test_the_last_word_fills_what_the_trainer_could_not_send() -> None:
     )
 
 
+def test_the_last_word_is_heard_though_the_verdict_waits_for_other_pods() -> None:
+    endings = {0: Ending(after=20, code=75, reason="DiskFull", summary=SUMMARY), 1: LONG}
+    world = running(two_nodes(lambda attempt: Behaviour(endings=endings, beats=False, stop_seconds=8)))
+    world.run(60, until=lambda: world.status.get("identifier") == "sks")
+    assert "endTime" not in world.status["attempt"]
+    del world.pods[next(name for name, pod in world.pods.items() if ended(pod))]
+    world.run(60, until=lambda: "restarts" in world.status)
+    assert [each["state"] for each in world.status["stages"]] == ["Succeeded", "Failed"]
+
+
 def test_what_does_not_fit_the_api_is_dropped() -> None:
     summary = {**SUMMARY, "stages": [{"name": "Cook"}], "identifier": 7, "phase": "Failed", "progress": "x"}
     world = World(script=lambda attempt: Behaviour(beats=False, every=Ending(summary=summary)))

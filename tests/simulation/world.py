@@ -428,7 +428,7 @@ class World:
 
 
 class Chaos:
-    """Faults, from a seed: kills between writes, old views, children deleted by hand."""
+    """Faults, from a seed: kills between writes, old views, deletions, evictions, silent nodes, a queue, suspension."""
 
     def __init__(self, world: World, seed: int) -> None:
         self.world, self.random = world, random.Random(seed)
@@ -460,12 +460,30 @@ class Chaos:
             world.delete(self.random.choice(list(world.children)))
         if self.happens(0.02) and (live := [each for each in world.pods.values() if not ended(each)]):
             world.evict(self.random.choice(live))
+        if self.happens(0.01):
+            self._toggle_queue()
+        if self.happens(0.01):
+            world.dead_nodes ^= {"node-1"}
         if self.happens(0.02):
             world.edit(suspend=not world.job["spec"].get("suspend", False))
-        if self.left <= 0 and world.job["spec"].get("suspend"):
-            world.edit(suspend=False)
+        if self.left <= 0:
+            world.dead_nodes.clear()
+            self._release_queue()
+            if world.job["spec"].get("suspend"):
+                world.edit(suspend=False)
         world.now += timedelta(seconds=1)
         world.tick()
+
+    def _toggle_queue(self) -> None:
+        """A queue takes the devices back, or gives them again."""
+        self.world.hold_jobs = not self.world.hold_jobs
+        for child in self.world.children.values():
+            if child["kind"] == "Job":
+                child["spec"]["suspend"] = self.world.hold_jobs
+
+    def _release_queue(self) -> None:
+        if self.world.hold_jobs:
+            self._toggle_queue()
 
     def _before_write(self) -> None:
         if self.happens(0.05):
