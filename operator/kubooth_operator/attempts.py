@@ -69,11 +69,15 @@ def _begin(now: Present, number: int) -> None:
     if not now.job.spec.queue_name:  # a queue starts the clock when it lets the batch Job go
         draft.remember(startTime=draft.now)
     draft.status.setdefault("startTime", timestamp(draft.now))
-    draft.stand("Starting", "Starting", f"attempt {number} is being started")
-    draft.set_condition("PodsReady", False, "Starting", "waiting for the pods to be ready")
+    _stand_at_the_start(now)
     if draft.condition("Suspended") is not None:
         draft.set_condition("Suspended", False, "Resumed", "spec.suspend is false")
     draft.wake_in(0)
+
+
+def _stand_at_the_start(now: Present) -> None:
+    now.draft.stand("Starting", "Starting", f"attempt {now.draft.number} is being started")
+    now.draft.set_condition("PodsReady", False, "Starting", "waiting for the pods to be ready")
 
 
 # Children
@@ -156,6 +160,7 @@ def _explain(now: Present, batch_job: BatchJob) -> None:
     was_ready = draft.time("readyTime") is not None
     explain_at = start + timedelta(seconds=deadlines.EXPLAIN_SECONDS)
     if not was_ready and draft.now < explain_at:
+        _stand_at_the_start(now)
         draft.wake_at(explain_at)
         return
     waiting = why_waiting(now.pods, nodes=now.job.nodes, batch_job=batch_job.name)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import random
 
 import pytest
-from simulation.world import Behaviour, Chaos, Ending, World, ended
+from simulation.chaos import Chaos
+from simulation.world import Behaviour, Ending, World, ended
 
 MOST_SECONDS = 6000
 

@@ -1,23 +1,21 @@
 """A cluster in memory, small enough to read: an API server, the Job controller, kubelets and the operator's edge.
 
 `World.settle` carries out plans as the edge does (deletions, children, one status write, announcements) until nothing
-changes; `World.run` lets time pass. Every write is checked against what must always hold (`Invariants`). A `Chaos`
-kills the operator between any two writes, shows it old states and deletes children.
+changes; `World.run` lets time pass. Every status write is checked against the one before it (`progression`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import itertools
 import json
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from api.bad_specs import GOOD_JOB, GOOD_RUNTIME
+from simulation.progression import check_progression
 
 from kubooth_operator.api.status import JobStatus
 from kubooth_operator.children import ref_of
@@ -53,10 +51,6 @@ class Behaviour:
     beats: bool = True  # rank 0 reports progress
     stop_seconds: float = 3  # from SIGTERM to the end
     lingers: bool = False  # whether a stopped pod is still seen when it has ended
-
-
-class KilledError(Exception):
-    """The operator was killed."""
 
 
 class World:
@@ -116,7 +110,7 @@ class World:
         return plan
 
     def carry_out(self, plan: Plan, observed: Observed) -> None:
-        """As the edge does it. Raises KilledError between writes where chaos says so."""
+        """As the edge does it; `before_write` may raise between two writes."""
         for deletion in plan.delete:
             self._count_write()
             self.delete(deletion.ref, deletion.uid, deletion.grace_seconds)
@@ -425,85 +419,6 @@ class World:
             pod["metadata"]["deletionTimestamp"] = stamp(self.now + timedelta(seconds=grace))
         if pod["status"]["phase"] == "Pending" and pod["spec"]["nodeName"] not in self.dead_nodes:
             self._finish(pod, Ending(code=143))
-
-
-class Chaos:
-    """Faults, from a seed: kills between writes, old views, deletions, evictions, silent nodes, a queue, suspension."""
-
-    def __init__(self, world: World, seed: int) -> None:
-        self.world, self.random = world, random.Random(seed)
-        self.old: list[Observed] = []
-        self.left = 40  # faults; then the world is left in peace and must come to its end
-
-    def happens(self, probability: float) -> bool:
-        if self.left <= 0 or self.random.random() >= probability:
-            return False
-        self.left -= 1
-        return True
-
-    def step(self) -> None:
-        """One second with one pass of the operator, or none."""
-        world = self.world
-        world.before_write = self._before_write
-        fresh = world.observe()
-        self.old = [*self.old[-6:], fresh]
-        # A cache lags behind by parts: the job may be newer than the children, and the other way about.
-        children = self.random.choice(self.old).children if self.happens(0.1) else fresh.children
-        pods = self.random.choice(self.old).pods if self.happens(0.1) else fresh.pods
-        job = self.random.choice(self.old).job if self.happens(0.1) else fresh.job
-        observed = Observed(job=job, runtime=fresh.runtime, children=children, pods=pods, taken=fresh.taken)
-        with contextlib.suppress(KilledError):
-            world.carry_out(world.plan(observed), observed)
-        if world.job is None:
-            return
-        if self.happens(0.03) and world.children:
-            world.delete(self.random.choice(list(world.children)))
-        if self.happens(0.02) and (live := [each for each in world.pods.values() if not ended(each)]):
-            world.evict(self.random.choice(live))
-        if self.happens(0.01):
-            self._toggle_queue()
-        if self.happens(0.01):
-            world.dead_nodes ^= {"node-1"}
-        if self.happens(0.02):
-            world.edit(suspend=not world.job["spec"].get("suspend", False))
-        if self.left <= 0:
-            world.dead_nodes.clear()
-            self._release_queue()
-            if world.job["spec"].get("suspend"):
-                world.edit(suspend=False)
-        world.now += timedelta(seconds=1)
-        world.tick()
-
-    def _toggle_queue(self) -> None:
-        """A queue takes the devices back, or gives them again."""
-        self.world.hold_jobs = not self.world.hold_jobs
-        for child in self.world.children.values():
-            if child["kind"] == "Job":
-                child["spec"]["suspend"] = self.world.hold_jobs
-
-    def _release_queue(self) -> None:
-        if self.world.hold_jobs:
-            self._toggle_queue()
-
-    def _before_write(self) -> None:
-        if self.happens(0.05):
-            raise KilledError
-
-
-def check_progression(old: Manifest, new: Manifest) -> None:
-    """What holds of any two statuses that follow each other."""
-    assert new.get("attempts", 0) - old.get("attempts", 0) in {0, 1}, "attempts grow one by one"
-    assert new.get("restarts", 0) - old.get("restarts", 0) in {0, 1}, "restarts grow one by one"
-    assert new.get("activeSeconds", 0) >= old.get("activeSeconds", 0)
-    assert new.get("deviceSeconds", 0) >= old.get("deviceSeconds", 0)
-    if new.get("attempts", 0) > 1 and new["attempts"] > old.get("attempts", 0):
-        assert "outcome" in old.get("attempt", {}) or new["attempt"]["number"] == new["attempts"]
-    types = [each["type"] for each in new.get("conditions", ())]
-    assert len(types) == len(set(types))
-    true = {each["type"] for each in new.get("conditions", ()) if each["status"] == "True"}
-    assert not {"Succeeded", "Failed"} <= true
-    assert ("Succeeded" in true) == (new.get("phase") == "Succeeded")
-    assert ("Failed" in true) == (new.get("phase") == "Failed")
 
 
 def merged(target: Manifest, patch: Manifest) -> Manifest:

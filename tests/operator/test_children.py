@@ -1,0 +1,141 @@
+"""Children that are missing, changed, left over or in the hands of others, in `simulation.world`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from simulation.scenarios import (
+    LONG,
+    child,
+    reasons,
+    running,
+    two_nodes,
+)
+from simulation.world import Behaviour, World
+
+from kubooth_operator.children import ref_of
+from kubooth_operator.plan import Manifest, Ref
+
+# Children
+
+
+@pytest.mark.parametrize("kind", ["ServiceAccount", "NetworkPolicy", "Service", "Role", "RoleBinding", "ConfigMap"])
+def test_a_child_deleted_by_hand_is_restored(kind: str) -> None:
+    world = running(two_nodes())
+    lost = child(world, kind)
+    world.delete(ref_of(lost))
+    world.settle()
+    found = child(world, kind)
+    strange = {"uid", "resourceVersion", "creationTimestamp"}
+    assert found["metadata"]["uid"] != lost["metadata"]["uid"]
+    assert {**found, "metadata": {k: v for k, v in found["metadata"].items() if k not in strange}} == {
+        **lost,
+        "metadata": {k: v for k, v in lost["metadata"].items() if k not in strange},
+    }
+    assert world.phase == "Running" and len(world.pods) == 2
+
+
+def test_a_batch_job_deleted_by_hand_is_made_again_under_its_number_when_its_pods_are_gone() -> None:
+    world = running(two_nodes(lambda attempt: Behaviour(every=LONG, stop_seconds=30)))
+    old = world.batch_job()
+    world.delete(ref_of(old))
+    world.settle()
+    assert not [each for each in world.children.values() if each["kind"] == "Job"]
+    assert (world.phase, world.status["reason"]) == ("Starting", "JobDeleted")
+    world.run(120, until=lambda: world.phase == "Running")
+    assert world.batch_job()["metadata"]["uid"] != old["metadata"]["uid"]
+    assert (world.status["attempts"], world.status.get("restarts")) == (1, None)
+
+
+DAMAGE: list[tuple[str, str, Callable[[Manifest], Any]]] = [
+    ("service-selector", "Service", lambda each: each["spec"].update(selector={"app": "other"})),
+    ("service-selector-more", "Service", lambda each: each["spec"]["selector"].update(app="other")),
+    ("service-ports", "Service", lambda each: each["spec"].update(ports=[])),
+    ("policy", "NetworkPolicy", lambda each: each["spec"].update(ingress=[{}])),
+    ("role", "Role", lambda each: each["rules"].append({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]})),
+    ("binding-subject", "RoleBinding", lambda each: each.update(subjects=[])),
+    ("label", "ConfigMap", lambda each: each["metadata"]["labels"].pop("kubooth.io/job")),
+    ("job-label", "Job", lambda each: each["metadata"]["labels"].pop("kubooth.io/job")),
+    ("parallelism", "Job", lambda each: each["spec"].update(parallelism=1)),
+    ("owner", "Role", lambda each: each["metadata"].update(ownerReferences=[{"uid": "else"}])),
+]
+
+
+@pytest.mark.parametrize(("kind", "damage"), [c[1:] for c in DAMAGE], ids=[c[0] for c in DAMAGE])
+def test_a_child_changed_by_hand_is_mended_with_one_write(kind: str, damage: Callable[[Manifest], Any]) -> None:
+    world = running(two_nodes())
+    good = copy.deepcopy(child(world, kind))
+    damage(child(world, kind))
+    plan = world.plan()
+    assert [each["kind"] for each in plan.apply] == [kind] and not plan.delete and not plan.status
+    if kind == "Job":
+        assert "template" not in plan.apply[0]["spec"], "it cannot change, and a queue may have added to it"
+    world.settle()
+    del good["metadata"]["resourceVersion"], child(world, kind)["metadata"]["resourceVersion"]
+    assert child(world, kind) == good
+
+
+def test_what_others_add_to_a_child_is_theirs() -> None:
+    world = running(two_nodes())
+    for each in world.children.values():
+        each["metadata"]["labels"]["team"] = "a"
+        each["metadata"].setdefault("annotations", {})["note"] = "ours"
+        each["metadata"]["ownerReferences"].append({"uid": "another"})
+    child(world, "Service")["spec"]["ipFamilies"] = ["IPv4"]
+    template = world.batch_job()["spec"]["template"]["spec"]
+    template["tolerations"] = []  # a queue may change the template of a batch Job that it holds back
+    assert world.plan().writes_nothing
+
+
+def test_a_binding_to_another_role_is_replaced() -> None:
+    world = running(two_nodes())
+    child(world, "RoleBinding")["roleRef"]["name"] = "admin"
+    world.settle()
+    assert child(world, "RoleBinding")["roleRef"]["name"] == "rex-kubooth"
+
+
+def test_a_service_account_of_the_runtime_is_used_and_none_is_made() -> None:
+    world = running(World(runtime={"serviceAccountName": "cloud-identity"}))
+    assert "ServiceAccount" not in {each["kind"] for each in world.children.values()}
+    assert child(world, "RoleBinding")["subjects"][0]["name"] == "cloud-identity"
+
+
+# Names that others hold
+
+
+NEEDED = [
+    ("v1", "ServiceAccount", "rex-kubooth"),
+    ("v1", "Service", "rex-kubooth"),
+    ("rbac.authorization.k8s.io/v1", "Role", "rex-kubooth"),
+    ("v1", "ConfigMap", "rex-kubooth-1"),
+    ("batch/v1", "Job", "rex-kubooth-1"),
+]
+
+
+@pytest.mark.parametrize(("version", "kind", "name"), NEEDED, ids=[each[1] for each in NEEDED])
+def test_an_object_of_someone_else_is_never_touched(version: str, kind: str, name: str) -> None:
+    world = World()
+    ref = Ref(api_version=version, kind=kind, namespace="team-a", name=name)
+    world.foreign[ref] = {}
+    world.run(60)
+    assert (world.condition("Accepted")["status"], world.condition("PodsReady")["reason"]) == ("True", "NameTaken")
+    assert world.status["reason"] == "NameTaken"
+    assert world.status["message"].startswith(f"{kind} {name} exists and does not belong to this job")
+    assert ref not in world.children and not world.pods
+    assert reasons(world) == ["Accepted", "Started", "NameTaken"]
+    del world.foreign[ref]
+    world.taken.clear()
+    assert world.run_to_the_end()["phase"] == "Succeeded"
+
+
+def test_a_name_that_stays_taken_fails_the_job_in_the_end() -> None:
+    world = World(spec={"runPolicy": {"startupDeadlineSeconds": 60, "maxRestarts": 1}})
+    for attempt in (1, 2):
+        ref = Ref(api_version="batch/v1", kind="Job", namespace="team-a", name=f"rex-kubooth-{attempt}")
+        world.foreign[ref] = {}
+    status = world.run_to_the_end()
+    assert (status["phase"], status["failure"]["reason"], status["restarts"]) == ("Failed", "NameTaken", 1)
+    assert "rex-kubooth-2" in status["failure"]["message"]
