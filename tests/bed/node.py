@@ -74,7 +74,9 @@ class Node:
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_cert_chain(pair.certificate, pair.key)
         self._logs.socket = context.wrap_socket(self._logs.socket, server_side=True, do_handshake_on_connect=False)
-        self._server = threading.Thread(target=self._logs.serve_forever, args=(0.05,), name=f"logs of {self.name}")
+        self._server = threading.Thread(
+            target=self._logs.serve_forever, args=(0.05,), name=f"logs of {self.name}", daemon=True
+        )
         self._server.start()
         self._register()
         self._heart.start()

@@ -38,8 +38,8 @@ LOOK = """
         "user": os.getuid(), "pid": os.getpid(), "capabilities": int(status["CapEff"], 16),
         "host": socket.gethostname(), "address": socket.gethostbyname(socket.gethostname()),
         "interfaces": [name for _, name in socket.if_nameindex()],
-        "writable": [path for path in ("/", "/etc", "/work", "/tmp", "/dev/shm", "/config") if is_writable(path)],
-        "files": sorted(os.listdir("/config")), "shm": shm.f_blocks * shm.f_frsize, "env": dict(os.environ),
+        "writable": [path for path in ("/", "/etc", "/work", "/tmp", "/dev/shm", "/etc/settings") if is_writable(path)],
+        "files": sorted(os.listdir("/etc/settings")), "shm": shm.f_blocks * shm.f_frsize, "env": dict(os.environ),
         "python": os.path.realpath("/proc/self/exe"), "trainer": find_spec("kubooth_trainer").origin,
     }))
 """
@@ -62,7 +62,7 @@ def test_what_a_pod_sees(pods: Pods) -> None:
         {"name": "NONE", "valueFrom": {"secretKeyRef": {"name": "absent", "key": "token", "optional": True}}},
         {"name": "GREETING", "value": "$(COLOUR) $(NAME) $(UNKNOWN) $$(NAME)"},
     ]
-    mounts = {"work": "/work", "tmp": "/tmp", "shm": "/dev/shm", "config": "/config"}
+    mounts = {"work": "/work", "tmp": "/tmp", "shm": "/dev/shm", "config": "/etc/settings"}
     sources = [
         {"configMap": {"name": "settings", "items": [{"key": "config.json", "path": "config.json"}]}},
         {"secret": {"name": "keys"}},
@@ -219,6 +219,13 @@ def test_init_containers_run_first(pods: Pods) -> None:
         "two", "cat /shared/x", container=mount, initContainers=[first], volumes=[{"name": "shared", "emptyDir": {}}]
     )
     assert pods.ended("two")["exitCode"] == 0 and pods.output("two") == "first\n"
+
+
+def test_a_folder_of_the_node(pods: Pods, tmp_path: Path) -> None:
+    mount = {"volumeMounts": [{"name": "host", "mountPath": "/host"}]}
+    path = {"path": str(tmp_path / "kept"), "type": "DirectoryOrCreate"}
+    pods.create("host", "echo here > /host/x", container=mount, volumes=[{"name": "host", "hostPath": path}])
+    assert pods.ended("host")["exitCode"] == 0 and (tmp_path / "kept" / "x").read_text() == "here\n"
 
 
 def test_a_pod_may_leave_in_its_grace_period(pods: Pods) -> None:
