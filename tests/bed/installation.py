@@ -20,6 +20,7 @@ def install(plane: ControlPlane) -> None:
     plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", CRDS)
     plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", CRDS)
     plane.apply(*manifests())
+    plane.kubectl("get", "pjob,prt", "--all-namespaces")  # answered with 429 while their storage is being set up
 
 
 def manifests() -> list[dict[str, Any]]:
