@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import select
@@ -16,8 +17,11 @@ from PIL import Image
 from safetensors import safe_open
 from trainer.tiny_job import RUN_SECONDS, Launch, MakeConfig, Run, config_dict
 
+from kubooth_operator.api.status import JobStatus
+from kubooth_trainer.config import STAGES
 from kubooth_trainer.prior import class_image_paths
 from kubooth_trainer.progress import CheckpointEvent, Event, InfoEvent, ProgressEvent, StageEvent
+from kubooth_trainer.termination import read_termination
 
 WEIGHTS = ("unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors")
 
@@ -57,6 +61,7 @@ class Reference:
         self.work = Path(config["workdir"])
         self.events = events
         self.weights = weights_of(self.output)
+        self.last_word = (self.work.parent / "termination-log").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +73,15 @@ def reference(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathF
     log = folder / "log.txt"
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "kubooth_trainer.launcher", "--config", str(path)],
+            [
+                sys.executable,
+                "-m",
+                "kubooth_trainer.launcher",
+                "--config",
+                str(path),
+                "--termination-log",
+                str(folder / "termination-log"),
+            ],
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
@@ -93,6 +106,22 @@ def test_the_output_is_whole(reference: Reference) -> None:
     )
     assert set(manifest["timings"]) >= {"Download", "Prior", "Prepare", "Train", "Evaluate"}
     assert not list(reference.output.rglob("*.bin"))
+
+
+def test_the_last_word_is_the_trainers_whole_status(reference: Reference) -> None:
+    word = read_termination(reference.last_word)
+    assert word is not None and word.summary is not None
+    assert (word.reason, word.exit_code) == ("Completed", 0)
+    status = JobStatus.model_validate_json(json.dumps(word.summary), by_alias=True, by_name=False)
+    assert status.stages is not None and status.progress is not None
+    assert [(stage.name, stage.state) for stage in status.stages] == [(name, "Succeeded") for name in STAGES]
+    assert status.progress.summary == "10/10 100%"
+    assert status.checkpoint is not None and status.checkpoint.step == 10
+    assert status.prior is not None and (status.prior.source, status.prior.images) == ("Generated", 6)
+    assert status.output is not None and status.report is not None
+    manifest = (reference.output / "manifest.json").read_bytes()
+    assert status.output.manifest_digest == hashlib.sha256(manifest).hexdigest()
+    assert status.output.uri == reference.output.as_uri()
 
 
 def test_checkpoints_are_gone_once_the_manifest_stands(reference: Reference) -> None:
