@@ -161,12 +161,12 @@ def test_identity_and_storage_come_from_metadata_target_and_runtime() -> None:
 def test_deadlines_are_the_jobs_then_the_runtimes_then_the_built_in_ones() -> None:
     defaults = {"defaults": {"runPolicy": {"progressDeadlineSeconds": 120, "startupDeadlineSeconds": 240}}}
     chosen = job(runPolicy__progressDeadlineSeconds=60)
-    for manifest, runtime, expected in (
+    for manifest, spec, expected in (
         (job(), {}, (1800, 1800)),
         (job(), defaults, (120, 240)),
         (chosen, defaults, (60, 240)),
     ):
-        deadlines = resolved(manifest, runtime).deadlines
+        deadlines = resolved(manifest, spec).deadlines
         assert (deadlines.stall_seconds, deadlines.rendezvous_seconds) == expected
     assert resolved(chosen).digest() == resolved(job()).digest()
 
