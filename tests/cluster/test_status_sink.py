@@ -12,8 +12,9 @@ from bed.controlplane import ControlPlane
 from cluster.test_api_status_policy import APPLY, STARTED, Gang, gang, make_pod  # noqa: F401 - a fixture
 
 from kubooth_trainer.config import STAGES, JobIdentity
+from kubooth_trainer.delivery import FIELD_MANAGER, StatusApi, StatusRefusedError, api_outlet
 from kubooth_trainer.progress import CheckpointEvent, PriorEvent, ProgressEvent, Reporter, ResultEvent
-from kubooth_trainer.status import FIELD_MANAGER, StatusApi, StatusRefusedError, StatusSink, api_outlet
+from kubooth_trainer.status import StatusSink
 
 SECONDS = 60.0  # a bound, not an expectation
 OUTPUT = "s3://models/personalized/rex"

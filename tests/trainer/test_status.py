@@ -17,6 +17,7 @@ import pytest
 
 from kubooth_operator.api.status import JobStatus
 from kubooth_trainer.config import STAGES, JobIdentity
+from kubooth_trainer.delivery import Outlet, Status, StatusApi, StatusRefusedError, api_outlet, file_outlet
 from kubooth_trainer.progress import (
     CheckpointEvent,
     Event,
@@ -27,16 +28,7 @@ from kubooth_trainer.progress import (
     ResultEvent,
     ResumedEvent,
 )
-from kubooth_trainer.status import (
-    Outlet,
-    Status,
-    StatusApi,
-    StatusRefusedError,
-    StatusSink,
-    api_outlet,
-    duration,
-    file_outlet,
-)
+from kubooth_trainer.status import StatusSink, duration
 
 SECONDS = 20.0  # a bound, not an expectation
 T0 = 1_790_000_000.0  # 2026-09-21T14:13:20Z

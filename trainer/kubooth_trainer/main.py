@@ -20,11 +20,12 @@ from typing import NoReturn, TextIO
 
 from kubooth_trainer import __version__
 from kubooth_trainer.config import TrainConfig, load_config
+from kubooth_trainer.delivery import api_outlet, file_outlet
 from kubooth_trainer.errors import ExitCode, KuboothError, RendezvousTimeoutError, StalledError, StoppedError
 from kubooth_trainer.launcher import DUMP_SIGNAL, die_with_parent
 from kubooth_trainer.outcome import SUMMARY, failure_of, run_folder, write_outcome
 from kubooth_trainer.progress import JsonLines, Reporter
-from kubooth_trainer.status import StatusSink, api_outlet, file_outlet
+from kubooth_trainer.status import StatusSink
 
 PULSE_SECONDS = 5.0
 
