@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import shlex
@@ -12,10 +14,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
+import yaml
 from bed.controlplane import control_plane
 from bed.installation import OPERATOR, ROOT, SYSTEM_NAMESPACE
 from bed.network import obstacle
+from bed.s3 import ACCESS_KEY, REGION, SECRET_KEY
+from botocore.config import Config
 
 INSTALLED = (
     "crd/personalizationjobs.kubooth.io",
@@ -83,6 +89,32 @@ def test_up_and_down(env: dict[str, str], tmp_path: Path) -> None:
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
     assert devcluster("down", env=env).returncode == 0
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(2400)
+def test_the_quickstart(env: dict[str, str], tmp_path: Path) -> None:
+    """As the docs tell it: from photos in S3 to the model, its report and its manifest there."""
+    assert devcluster("up", env=env).returncode == 0
+    state = tmp_path / "state"
+    shell = {**env, "KUBECONFIG": str(state / "kubeconfig")}
+    kubectl = str(state / "bin" / "kubectl")
+    assert run(kubectl, "apply", "-f", str(ROOT / "examples" / "quickstart-s3.yaml"), env=shell).returncode == 0
+    wait = [kubectl, "wait", "--for=condition=Succeeded", "--timeout=30m", "pjob/rex"]
+    done = subprocess.run(wait, env=shell, capture_output=True, text=True, timeout=1900)
+    told = run(kubectl, "get", "pjob", "rex", "-o", "yaml", env=shell).stdout
+    assert done.returncode == 0, told
+    client = boto3.Session(aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY).client(
+        "s3",
+        endpoint_url=json.loads((state / "ready.json").read_text())["s3"],
+        region_name=REGION,
+        config=Config(s3={"addressing_style": "path"}, proxies={}),
+    )
+    with contextlib.closing(client):
+        found = client.list_objects_v2(Bucket="models", Prefix="personalized/rex/")["Contents"]
+    names = {item["Key"].removeprefix("personalized/rex/") for item in found}
+    assert {"manifest.json", "report.html", "unet/diffusion_pytorch_model.safetensors"} <= names
+    assert yaml.safe_load(told)["status"]["attempts"] == 1
 
 
 def leftovers(server: str, state: str) -> list[str]:
