@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
-def sources(root: Path) -> dict[str, Any]:
-    """The commit, and whether the trainer or the benchmarks differ from it."""
-    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", "trainer", "bench/*.py")
+def sources(root: Path, *folders: str) -> dict[str, Any]:
+    """The commit, and whether `folders` (the trainer where none is named) or the benchmarks differ from it."""
+    which = folders or ("trainer",)
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", *which, "bench/*.py")
     return {"commit": _git(root, "rev-parse", "HEAD"), "uncommitted_changes": bool(changed)}
 
 

@@ -202,10 +202,15 @@ class Api:
         raise error
 
 
+def is_in_cluster() -> bool:
+    """Whether the API server is that of the cluster this runs in; else KUBECONFIG, or ~/.kube/config, names it."""
+    return "KUBECONFIG" not in os.environ and "KUBERNETES_SERVICE_HOST" in os.environ
+
+
 async def connect(user_agent: str) -> Api:
-    """The API server that KUBECONFIG names, or that of the cluster this runs in."""
+    """Opens nothing yet: the first request does."""
     configuration = Configuration()
-    if "KUBECONFIG" not in os.environ and "KUBERNETES_SERVICE_HOST" in os.environ:
+    if is_in_cluster():
         kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     else:
         await kube_config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]

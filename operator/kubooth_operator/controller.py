@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
@@ -37,7 +36,6 @@ class Controller:
         self._reach = reach
         self._reconcile = reconcile
         self._settings = settings
-        self._in_a_row: Counter[Key] = Counter()
         self._stopping = asyncio.Event()
 
     async def run(self, workers: int) -> None:
@@ -90,22 +88,20 @@ class Controller:
                 self._queue.add(key, after=again_after)
 
     async def _look(self, key: Key) -> float | None:
-        """One pass. Returns when to look again, in seconds; None where only an event can change anything."""
-        observed = await self._cluster.observe(key)
-        if observed is None:
-            self._in_a_row.pop(key, None)
-            return None
-        clock = Clock(now=datetime.now(UTC), reachable_since=self._reach.since)
-        plan = self._reconcile(observed, self._settings, clock)
-        if await self._cluster.carry_out(observed, plan):
-            self._in_a_row[key] += 1
-            if self._in_a_row[key] > _MOST_WRITES_IN_A_ROW:
-                raise RuntimeError(
-                    f"{_MOST_WRITES_IN_A_ROW} passes in a row wrote something, the last one {_words(plan)}"
-                )
-            return 0.0
-        self._in_a_row.pop(key, None)
-        return None if plan.requeue_after is None else max(plan.requeue_after, _SOONEST_SECONDS)
+        """Passes until one has nothing to write: a job that is begun is brought on its way before the next one's turn.
+        Returns when to look again, in seconds; None where only an event can change anything."""
+        plan = Plan()
+        for _ in range(_MOST_WRITES_IN_A_ROW):
+            observed = await self._cluster.observe(key)
+            if observed is None:
+                return None
+            clock = Clock(now=datetime.now(UTC), reachable_since=self._reach.since)
+            plan = self._reconcile(observed, self._settings, clock)
+            if not await self._cluster.carry_out(observed, plan):
+                return None if plan.requeue_after is None else max(plan.requeue_after, _SOONEST_SECONDS)
+            if self._stopping.is_set():
+                return 0.0
+        raise RuntimeError(f"{_MOST_WRITES_IN_A_ROW} passes in a row wrote something, the last: {_words(plan)}")
 
 
 def _words(plan: Plan) -> str:

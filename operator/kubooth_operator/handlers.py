@@ -16,7 +16,7 @@ from typing import Any, Final
 import kopf
 
 from kubooth_operator.cache import Cache, Key, job_key, job_uid, key_of, uid_of, version_of
-from kubooth_operator.client import ONLY_METADATA, Api, ApiError, NotFoundError
+from kubooth_operator.client import ONLY_METADATA, Api, ApiError, NotFoundError, is_in_cluster
 from kubooth_operator.kinds import JOB, POD, RUNTIME, Kind
 from kubooth_operator.workqueue import WorkQueue
 
@@ -169,7 +169,8 @@ def _registry(deliver: Callable[[Kind, str | None, Manifest], object]) -> kopf.O
 
     @kopf.on.login(registry=registry)
     def login(**context: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(**context) or kopf.login_with_kubeconfig(**context)
+        by = kopf.login_with_service_account if is_in_cluster() else kopf.login_with_kubeconfig
+        return by(**context)
 
     def on_event(kind: Kind) -> None:
         group, version = kind.api_version.split("/")

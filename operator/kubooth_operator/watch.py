@@ -21,7 +21,7 @@ Manifest = dict[str, Any]
 SELECTOR: Final = f"{LABEL_MANAGED_BY}={APP}"
 _PAGE = "500"
 _STREAM_SECONDS = 300
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 10.0
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -64,14 +64,14 @@ class Watch:
                     pause = _FIRST_PAUSE_SECONDS
             except GoneError:
                 version = None  # the list, at once
-            except TemporaryError as error:
+            except ApiError as error:
+                if not isinstance(error, TemporaryError):  # a right that is missing, or not known yet after a start
+                    version = None
+                    if pause == _LONGEST_PAUSE_SECONDS:
+                        _log.warning("watching %s: %s", self._kind.plural, error)
                 _log.debug("watching %s: %s", self._kind.plural, error)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
-            except ApiError as error:  # such as a role that was not bound yet
-                _log.warning("watching %s: %s", self._kind.plural, error)
-                version = None
-                await asyncio.sleep(_LONGEST_PAUSE_SECONDS * random.uniform(0.5, 1.0))
 
     async def _list(self) -> str:
         """Reads all, page by page, and drops what is gone. Returns the version that the watch starts from."""

@@ -36,15 +36,15 @@ _numbers = itertools.count(1)
 
 
 class Operator:
-    """A process that can be started, told to end, and killed."""
+    """A process that can be started, told to end, and killed. Without a proxy it asks the API server itself."""
 
-    def __init__(self, plane: ControlPlane, proxy: ApiProxy, folder: Path, identity: str = "operator-0") -> None:
+    def __init__(self, plane: ControlPlane, proxy: ApiProxy | None, folder: Path, identity: str = "operator-0") -> None:
         self.plane = plane
-        self.proxy = proxy
+        self.proxy: Any = proxy
         self.identity = identity
         self._log = folder / f"{identity}-{next(_numbers)}.log"
         self._kubeconfig = folder / f"{identity}.kubeconfig"
-        _write_kubeconfig(self._kubeconfig, proxy.endpoint, plane.token(SYSTEM_NAMESPACE, OPERATOR))
+        _write_kubeconfig(self._kubeconfig, plane, proxy.endpoint if proxy else plane.endpoint)
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
 
@@ -177,12 +177,15 @@ def rest(api_server: ControlPlane) -> Iterator[Rest]:
     client.close()
 
 
-def _write_kubeconfig(path: Path, endpoint: str, token: str) -> None:
+def _write_kubeconfig(path: Path, plane: ControlPlane, endpoint: str) -> None:
+    cluster = {"server": endpoint}
+    if endpoint.startswith("https://"):
+        cluster["certificate-authority"] = str(plane.ca)
     config: dict[str, Any] = {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": "bed", "cluster": {"server": endpoint}}],
-        "users": [{"name": "bed", "user": {"token": token}}],
+        "clusters": [{"name": "bed", "cluster": cluster}],
+        "users": [{"name": "bed", "user": {"token": plane.token(SYSTEM_NAMESPACE, OPERATOR)}}],
         "contexts": [{"name": "bed", "context": {"cluster": "bed", "user": "bed"}}],
         "current-context": "bed",
     }

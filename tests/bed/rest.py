@@ -6,7 +6,7 @@ import http.client
 import json
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlencode
 
@@ -91,6 +91,15 @@ class Rest:
             if error.status == 404:
                 return None
             raise
+
+    def watch(self, path: str, version: str) -> Iterator[Manifest]:
+        """Events from a version on, on a connection of its own; ends with the server's patience."""
+        host, port = self._address
+        connection = http.client.HTTPSConnection(host, port, context=self._context)
+        connection.request("GET", f"{path}?{urlencode({'watch': 'true', 'resourceVersion': version})}")
+        answer = connection.getresponse()
+        while line := answer.readline():
+            yield json.loads(line)
 
     def close(self) -> None:
         """Closes this thread's connection."""
