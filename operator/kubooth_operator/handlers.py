@@ -79,7 +79,7 @@ class Events:
                 except ApiError as error:
                     _log.debug("pruning %s: %s", kind.plural, error)
                     continue
-                present = [uid_of(item) for item in found["items"]]
+                present = [uid_of(item) for item in found["items"] or ()]  # null where there are none
                 for gone in self._cache.store_of(kind).prune(present, int(found["metadata"]["resourceVersion"])):
                     self._name(kind, gone)
 
