@@ -158,7 +158,7 @@ class OutputSpec(OutputDefaults):
 
 
 class RunPolicy(Part):
-    """How long a job may take and how often it is tried (clusters only)."""
+    """How long a job may take and how often it is tried; locally the progress and startup deadlines alone."""
 
     max_restarts: int | None = setting(
         "Restarts after failures that a retry can mend. Evictions and lost nodes do not count.",
