@@ -45,21 +45,34 @@ class Trainings:
     s3: S3
     runtime: str
 
-    def submit(self, name: str = "rex", *, run_policy: Manifest | None = None, **training: Any) -> None:
-        """Creates a job of two pods with one rank each; `training` goes over its hyper-parameters."""
+    def submit(
+        self,
+        name: str = "rex",
+        *,
+        nodes: int = 2,
+        run_policy: Manifest | None = None,
+        spec: Manifest | None = None,
+        **training: Any,
+    ) -> None:
+        """Creates a job of pods with one rank each; `training` goes over its hyper-parameters, `spec` over all."""
         sampler = {"steps": 3, "guidanceScale": 3}
-        spec: Manifest = {
+        whole: Manifest = {
             "model": {"uri": self.s3.uri("models/tiny/")},
             "subject": {"className": "dog", "images": self.s3.uri("photos/")},
             "prior": {"images": 6, "sampler": sampler},
             "training": {"steps": STEPS, "batchSize": 4, "precision": "FP32", "learningRate": 1e-4, **training},
-            "parallelism": {"nodes": 2, "zeroStage": 2},
+            "parallelism": {"nodes": nodes, "zeroStage": 2},
             "checkpoints": {"everySteps": EVERY_STEPS},
             "evaluation": {"prompts": ["a {identifier} {class}"], "imagesPerPrompt": 1, "sampler": sampler},
             "output": {"uri": self.output(name)},
             "runPolicy": run_policy or {},
+            **(spec or {}),
         }
-        self.bench.create(job(name, runtime=self.runtime, **spec))
+        self.bench.create(job(name, runtime=self.runtime, **whole))
+
+    def change_runtime(self, **spec: Any) -> None:
+        """Before a job is created."""
+        self.bench.rest.merge(f"{RUNTIMES}/{self.runtime}", {"spec": spec})
 
     def output(self, name: str = "rex") -> str:
         return self.s3.uri(f"out/{self.bench.namespace}/{name}/")

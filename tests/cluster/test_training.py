@@ -72,6 +72,8 @@ def node_drained(trainings: Trainings) -> None:
     kubectl = trainings.cluster.plane.kubectl
     node = trainings.cluster.node_of(trainings.bench.namespace, trainings.pod_name(1)).name
     kubectl("drain", node, "--delete-emptydir-data", "--ignore-daemonsets", "--timeout=120s")
+    failure = eventually(lambda: trainings.bench.status().get("failure"), "a word on why it began again")
+    assert failure["reason"] == "Evicted"
     kubectl("uncordon", node)
 
 
@@ -92,8 +94,8 @@ def suspended(trainings: Trainings) -> None:
     ("disturb", "restarts"),
     [
         (rank_killed, 1),
-        (pod_killed, 1),
-        (pod_deleted, 0),
+        pytest.param(pod_killed, 1, marks=pytest.mark.soak),
+        pytest.param(pod_deleted, 1, marks=pytest.mark.soak),
         (operator_killed, 1),
         (node_drained, 0),
         (network_silenced, 1),
@@ -105,7 +107,7 @@ def test_disturbed_in_training(
     trainings: Trainings, undisturbed: dict[str, dict[str, str]], disturb: Disturbance, restarts: int
 ) -> None:
     expected = weights_of_the_undisturbed(trainings, undisturbed)
-    trainings.submit(run_policy={"progressDeadlineSeconds": 30} if disturb is network_silenced else None)
+    trainings.submit(run_policy={"progressDeadlineSeconds": 60} if disturb is network_silenced else None)
     trainings.wait_for_checkpoint()
     disturb(trainings)
     status = trainings.succeed()
@@ -133,7 +135,7 @@ def test_a_node_is_gone(trainings: Trainings, undisturbed: dict[str, dict[str, s
     nothing_is_left(trainings)
 
 
-@pytest.mark.parametrize("late", ["pod", "name"])
+@pytest.mark.parametrize("late", ["pod", pytest.param("name", marks=pytest.mark.soak)])
 def test_rank_0_is_late(trainings: Trainings, undisturbed: dict[str, dict[str, str]], late: str) -> None:
     expected = weights_of_the_undisturbed(trainings, undisturbed)
     until = time.monotonic() + 30
