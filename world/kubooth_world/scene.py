@@ -77,7 +77,6 @@ def sample_instance(
     colour = colour or str(rng.choice(colours))
     second = second or str(rng.choice(second_colours(colour)))
     pattern = pattern or str(rng.choice(PATTERNS))
-    turn = 90.0 * int(rng.integers(2)) if pattern == "striped" else 0.0
     return Instance(
         kind=kind or str(rng.choice(CLASSES)),
         colour=colour,
@@ -85,9 +84,9 @@ def sample_instance(
         pattern=pattern,
         shape=tuple(float(value) for value in rng.random(SHAPE_PARAMETERS)),
         tint=tuple(float(value) for value in rng.uniform(-1, 1, 6)),
-        phase=float(rng.random()),
-        angle=turn + float(rng.uniform(-30, 30)),
-        scale=float(rng.uniform(0.9, 1.25)),
+        phase=float(rng.uniform(0, 0.12)),
+        angle=float(rng.uniform(-5, 5)),
+        scale=float(rng.uniform(1.15, 1.25)),
     )
 
 
