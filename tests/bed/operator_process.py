@@ -147,6 +147,13 @@ def operator(operator_process: Operator) -> Iterator[Operator]:
 
 
 @pytest.fixture
+def no_operator(operator_process: Operator) -> None:
+    """The session's operator is not at work: nobody but the test writes a status."""
+    if operator_process.is_running:
+        operator_process.stop()
+
+
+@pytest.fixture
 def standby(operator: Operator, tmp_path: Path) -> Iterator[Operator]:
     """A second one, not started."""
     second = Operator(operator.plane, operator.proxy, tmp_path, "operator-1")

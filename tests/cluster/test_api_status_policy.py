@@ -97,7 +97,7 @@ def call(plane: ControlPlane, token: str, method: str, path: str, body: Any, kin
 
 
 @pytest.fixture
-def gang(api_server: ControlPlane, namespace: str) -> Gang:
+def gang(api_server: ControlPlane, namespace: str, no_operator: None) -> Gang:
     gang = Gang(api_server, namespace)
     objects: list[Any] = []
     for job in ("rex", "max"):
