@@ -182,7 +182,10 @@ def test_watches_that_are_too_old_begin_anew(operator: Operator, bench: Bench) -
         "all children again",
     )
     bench.rest.delete(bench.job_path())
-    eventually(lambda: not bench.children() and not bench.pods(), "nothing left")
+    eventually(lambda: not bench.children() and not bench.pods(), "nothing left", seconds=90)
+    operator.proxy.rules.clear()
+    bench.create(job("max"))
+    eventually(bench.pods, "a job that came when all was well again", seconds=120)  # watches have backed off
 
 
 def test_an_outage_of_the_api_server(operator: Operator, bench: Bench, api_server: ControlPlane) -> None:
