@@ -63,15 +63,15 @@ class Watch:
                     version = await self._take(event)
                     pause = _FIRST_PAUSE_SECONDS
             except GoneError:
-                version = None  # the list, at once
+                version = None  # the list: soon, but not in a loop where the server goes on refusing
+                pause = await _rest(pause)
             except ApiError as error:
                 if not isinstance(error, TemporaryError):  # a right that is missing, or not known yet after a start
                     version = None
                     if pause == _LONGEST_PAUSE_SECONDS:
                         _log.warning("watching %s: %s", self._kind.plural, error)
                 _log.debug("watching %s: %s", self._kind.plural, error)
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+                pause = await _rest(pause)
 
     async def _list(self) -> str:
         """Reads all, page by page, and drops what is gone. Returns the version that the watch starts from."""
@@ -125,6 +125,12 @@ class Watch:
             if known is not None:
                 self._on_change(known)
             self._on_change(manifest)
+
+
+async def _rest(pause: float) -> float:
+    """Waits that long, or somewhat less; returns the next pause."""
+    await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+    return min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
 
 def _query(version: str) -> dict[str, str]:
