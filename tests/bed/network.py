@@ -96,7 +96,8 @@ class Bridge:
         self._ports = itertools.count(1)
         _ip(
             "link set lo up",
-            f"link add {self.name} address {_mac(self.address)} type bridge",
+            # Without a delay: a new port's delay, 15 s by default, would end a silence that began before it was over.
+            f"link add {self.name} address {_mac(self.address)} type bridge forward_delay 0",
             f"link set {self.name} addrgenmode none up",
             f"addr add {self.address}/{self.network.prefixlen} dev {self.name}",
         )

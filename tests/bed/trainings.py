@@ -130,7 +130,7 @@ class Trainings:
     def story(self, name: str = "rex") -> str:
         """What there is to know about a job that went wrong."""
         logs = [
-            f"--- {pod.name}\n{container.log.read_text(errors='replace')[-3000:]}"
+            f"--- {pod.name}\n{container.log.read_text(errors='replace')[-9000:]}"
             for node in self.cluster.nodes
             for pod in node.pods
             for container in pod.containers

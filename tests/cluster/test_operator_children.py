@@ -27,6 +27,11 @@ def settled(bench: Bench, name: str = "rex") -> None:
     eventually(lambda: names(name) <= set(bench.children()), "all children", tell=lambda: bench.job(name))
 
 
+def comes_to_rest(operator: Operator) -> None:
+    """What others say of the pods, the scheduler for one, has arrived in the status too."""
+    eventually(lambda: not operator.proxy.writes(since=time.monotonic() - QUIET_SECONDS), "rest", tell=operator.proxy.writes)
+
+
 def stays_quiet(operator: Operator, act: Any = lambda: None) -> None:
     """After `act`, whatever passes there are write nothing."""
     operator.proxy.calls.clear()
@@ -68,7 +73,7 @@ def test_passes_with_nothing_to_do_write_nothing(operator: Operator, bench: Benc
         bench.rest.merge(bench.child_path("Job", "rex-kubooth-1"), {"metadata": {"annotations": {"touched": "yes"}}})
         bench.rest.merge(path, {"metadata": {"annotations": {"touched": "yes"}}})
 
-    time.sleep(1)  # the scheduler's verdict on the pod arrives
+    comes_to_rest(operator)
     stays_quiet(operator, touch)
     stays_quiet(operator, operator.restart)
 
@@ -171,7 +176,7 @@ def test_a_runtime_may_come_later_and_go(operator: Operator, bench: Bench) -> No
         bench.rest.merge(f"{RUNTIMES}/late", {"spec": {"env": [{"name": "A", "value": "2"}]}})
         bench.rest.delete(f"{RUNTIMES}/late")
 
-    time.sleep(1)
+    comes_to_rest(operator)
     stays_quiet(operator, edit_and_delete)
     assert bench.pods()[0]["metadata"]["uid"] == pod["metadata"]["uid"]
     assert bench.status()["runtimeSnapshot"]["spec"]["env"] == [{"name": "A", "value": "1"}]

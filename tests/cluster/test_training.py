@@ -111,7 +111,7 @@ def test_disturbed_in_training(
     trainings.wait_for_checkpoint()
     disturb(trainings)
     status = trainings.succeed()
-    assert (status["attempts"], status.get("restarts", 0)) == (2, restarts)
+    assert (status["attempts"], status.get("restarts", 0)) == (2, restarts), trainings.story()
     train = next(stage for stage in status["stages"] if stage["name"] == "Train")
     assert train["note"].startswith("resumed at step ")
     assert trainings.weights() == expected
