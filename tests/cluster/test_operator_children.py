@@ -29,7 +29,9 @@ def settled(bench: Bench, name: str = "rex") -> None:
 
 def comes_to_rest(operator: Operator) -> None:
     """What others say of the pods, the scheduler for one, has arrived in the status too."""
-    eventually(lambda: not operator.proxy.writes(since=time.monotonic() - QUIET_SECONDS), "rest", tell=operator.proxy.writes)
+    eventually(
+        lambda: not operator.proxy.writes(since=time.monotonic() - QUIET_SECONDS), "rest", tell=operator.proxy.writes
+    )
 
 
 def stays_quiet(operator: Operator, act: Any = lambda: None) -> None:
