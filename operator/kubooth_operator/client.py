@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -32,6 +32,10 @@ _IDLE_SECONDS = 150.0
 """A watch that brings nothing for this long, not even a bookmark, is opened anew: the connection may be dead."""
 
 _log = logging.getLogger(__name__)
+
+
+Told = Callable[[str, int, float], None]
+"""Is called at the end of each request, watches apart: method, status (0: no answer), seconds."""
 
 
 class ApiError(Exception):
@@ -105,9 +109,10 @@ class Reach:
 class Api:
     """One connection pool to one API server."""
 
-    def __init__(self, client: ApiClient, reach: Reach | None = None) -> None:
+    def __init__(self, client: ApiClient, told: Told) -> None:
         self._client = client
-        self.reach = reach or Reach()
+        self._told = told
+        self.reach = Reach()
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -157,9 +162,11 @@ class Api:
     ) -> Manifest:
         timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS, sock_connect=CONNECT_SECONDS)
         headers = {"Content-Type": content_type, "Accept": accept or "application/json"}
+        started, status = time.monotonic(), 0
         try:
             opened = await self._open(method, path, query=query, body=body, headers=headers, timeout=timeout)
             async with opened as response:
+                status = response.status
                 await self._check(response)
                 answer: Manifest = json.loads(await response.read())
                 return answer
@@ -167,6 +174,8 @@ class Api:
             failure = TemporaryError(f"{method} {path}: {_words(error)}")
             self.reach.failed(failure)
             raise failure from error
+        finally:
+            self._told(method, status, time.monotonic() - started)
 
     async def _open(
         self,
@@ -207,7 +216,7 @@ def is_in_cluster() -> bool:
     return "KUBECONFIG" not in os.environ and "KUBERNETES_SERVICE_HOST" in os.environ
 
 
-async def connect(user_agent: str) -> Api:
+async def connect(user_agent: str, told: Told) -> Api:
     """Opens nothing yet: the first request does."""
     configuration = Configuration()
     if is_in_cluster():
@@ -216,7 +225,7 @@ async def connect(user_agent: str) -> Api:
         await kube_config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     client = ApiClient(configuration)
     client.user_agent = user_agent
-    return Api(client)
+    return Api(client, told)
 
 
 def _error(status: int, body: bytes, retry_after: str | None) -> ApiError:

@@ -27,6 +27,7 @@ from kubooth_operator.client import (
     TemporaryError,
 )
 from kubooth_operator.kinds import BATCH_JOB, EVENT, JOB, POD, RUNTIME, kind_of
+from kubooth_operator.metrics import Metrics
 from kubooth_operator.names import LABEL_JOB_UID, OPERATOR_MANAGER
 from kubooth_operator.plan import Announcement, Deletion, Manifest, Observed, Plan, Ref
 
@@ -49,9 +50,12 @@ class NotYetError(Exception):
 class Cluster:
     """`instance` names this process in Events; `may_write` says whether it is the one that writes."""
 
-    def __init__(self, api: Api, cache: Cache, *, instance: str, may_write: Callable[[], bool]) -> None:
+    def __init__(
+        self, api: Api, cache: Cache, metrics: Metrics, *, instance: str, may_write: Callable[[], bool]
+    ) -> None:
         self._api = api
         self._cache = cache
+        self._metrics = metrics
         self._instance = instance
         self._may_write = may_write
         self._taken: dict[str, set[Ref]] = {}  # by UID of the job
@@ -187,6 +191,8 @@ class Cluster:
                 return False
             answer = await self._apply(manifest, uid_of(holder))  # ours, but its labels were changed
         self._cache.put(answer)
+        if kind == BATCH_JOB:
+            self._metrics.batch_job_was_created(job)
         _log.debug("created %s %s", kind.kind, name, extra=_about(job))
         return True
 
@@ -223,6 +229,7 @@ class Cluster:
             raise
         self._cache.jobs.put(answer)
         _log_transition(job, answer)
+        self._metrics.status_was_written(job, answer)
 
     async def _announce(self, job: Manifest, announcement: Announcement) -> None:
         """Events are for people who look: one that does not arrive is no reason to stop."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
@@ -15,6 +16,7 @@ from typing import Final
 from kubooth_operator.cache import Key
 from kubooth_operator.client import ApiError, ConflictError, NotFoundError, Reach, RefusedError, TemporaryError
 from kubooth_operator.cluster import Cluster, NotYetError
+from kubooth_operator.metrics import Metrics
 from kubooth_operator.plan import Clock, Observed, Plan, Settings
 from kubooth_operator.workqueue import WorkQueue
 
@@ -30,12 +32,21 @@ _log = logging.getLogger(__name__)
 class Controller:
     """`workers` jobs are worked on at once."""
 
-    def __init__(self, cluster: Cluster, queue: WorkQueue[Key], reach: Reach, reconcile: Reconcile, settings: Settings):
+    def __init__(
+        self,
+        cluster: Cluster,
+        queue: WorkQueue[Key],
+        reach: Reach,
+        reconcile: Reconcile,
+        settings: Settings,
+        metrics: Metrics,
+    ) -> None:
         self._cluster = cluster
         self._queue = queue
         self._reach = reach
         self._reconcile = reconcile
         self._settings = settings
+        self._metrics = metrics
         self._stopping = asyncio.Event()
 
     async def run(self, workers: int) -> None:
@@ -63,29 +74,36 @@ class Controller:
 
     async def _pass(self, key: Key) -> None:
         about = {"job": str(key)}
+        started, error_word = time.monotonic(), None
         try:
             again_after = await self._look(key)
         except NotYetError as reason:
             _log.debug("%s", reason, extra=about)
             self._queue.add(key, after=reason.seconds)
         except (ConflictError, NotFoundError) as error:  # the cache was behind; it has been brought up to date
+            error_word = "Conflict"
             seconds = self._queue.retry(key)
             _log.debug("again in %.1f s: %s", seconds, error, extra=about)
         except TemporaryError as error:
+            error_word = "Temporary"
             seconds = self._queue.retry(key, at_least=error.retry_after or 0.0)
             _log.debug("again in %.1f s: %s", seconds, error, extra=about)
         except RefusedError:  # which `cluster` has said; a quota or a policy may change
+            error_word = "Refused"
             self._queue.retry(key)
         except ApiError as error:
+            error_word = "Api"
             seconds = self._queue.retry(key)
             _log.warning("again in %.1f s: %s", seconds, error, extra=about)
         except Exception:  # noqa: BLE001 - a bug shown by one job must not end the work on all others
+            error_word = "Bug"
             seconds = self._queue.retry(key, at_least=_BUG_SECONDS)
             _log.exception("a pass failed; again in %.1f s", seconds, extra=about)
         else:
             self._queue.succeeded(key)
             if again_after is not None:
                 self._queue.add(key, after=again_after)
+        self._metrics.look_has_ended(time.monotonic() - started, error=error_word)
 
     async def _look(self, key: Key) -> float | None:
         """Passes until one has nothing to write: a job that is begun is brought on its way before the next one's turn.

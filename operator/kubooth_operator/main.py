@@ -26,6 +26,7 @@ from kubooth_operator.client import Api, ApiError, connect
 from kubooth_operator.cluster import Cluster
 from kubooth_operator.controller import Controller, Reconcile
 from kubooth_operator.leader import Lease, LeaseLostError
+from kubooth_operator.metrics import Metrics
 from kubooth_operator.plan import Settings
 from kubooth_operator.reconcile import reconcile
 from kubooth_operator.watch import Watch
@@ -71,7 +72,11 @@ class Options:
 )
 @click.option("--workers", type=click.IntRange(1, 64), default=8, show_envvar=True, help="Jobs worked on at once.")
 @click.option(
-    "--health-port", type=click.IntRange(0, 65535), default=8080, show_envvar=True, help="For probes; 0 for none."
+    "--health-port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_envvar=True,
+    help="For probes and metrics; 0 for none.",
 )
 @click.option(
     "--leader-election/--no-leader-election",
@@ -94,27 +99,32 @@ async def run(options: Options, decide: Reconcile) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    api = await connect(f"kubooth-operator/{__version__} ({options.identity})")
+    metrics = Metrics(__version__)
+    api = await connect(f"kubooth-operator/{__version__} ({options.identity})", metrics.request_has_ended)
     try:
-        return await _Operator(options, decide, api).run(stopping)
+        return await _Operator(options, decide, api, metrics).run(stopping)
     finally:
         await api.close()
 
 
 class _Operator:
-    def __init__(self, options: Options, decide: Reconcile, api: Api) -> None:
+    def __init__(self, options: Options, decide: Reconcile, api: Api, metrics: Metrics) -> None:
         self._options = options
+        self._metrics = metrics
         self._api = api
         self._cache = Cache()
         self._queue: WorkQueue[Key] = WorkQueue()
         self._lease = Lease(api, options.lease_namespace, options.identity) if options.leader_election else None
         may_write = (lambda lease=self._lease: lease.is_held) if self._lease else (lambda: True)
-        self._cluster = Cluster(api, self._cache, instance=options.identity, may_write=may_write)
+        self._cluster = Cluster(api, self._cache, metrics, instance=options.identity, may_write=may_write)
         self._events = handlers.Events(self._cache, self._queue, self._cluster.forget)
         settings = Settings(trainer_image=options.trainer_image)
-        self._controller = Controller(self._cluster, self._queue, api.reach, decide, settings)
+        self._controller = Controller(self._cluster, self._queue, api.reach, decide, settings, metrics)
         self._state = "starting"
         self._drained = asyncio.Event()
+        metrics.read_from(
+            jobs=self._cache.jobs, queue_depth=lambda: len(self._queue), is_working=lambda: self._state == WORKING
+        )
 
     async def run(self, stopping: asyncio.Event) -> int:
         """Until `stopping` is set, or until it cannot go on."""
@@ -122,6 +132,7 @@ class _Operator:
             self._options.health_port,
             is_ready=lambda: self._state in (STANDING_BY, WORKING),
             state=lambda: f"{self._state}; API server: {self._api.reach}",
+            metrics=self._metrics.text,
         )
         async with with_probes:
             work = asyncio.create_task(self._work())
