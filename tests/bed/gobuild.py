@@ -57,10 +57,17 @@ def _of_kubernetes(command: str) -> Program:
 
 _VERSITYGW = "github.com/versity/versitygw"
 _ETCD = "go.etcd.io/etcd/server/v3"
+_HELM = "helm.sh/helm/v4"
+_HELM_STAMP = f"-X {_HELM}/internal/version.version=v{{version}}"
+_PROMETHEUS = "github.com/prometheus/prometheus"
+_KUBECONFORM = "github.com/yannh/kubeconform"
 CLUSTER: Final = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
 PROGRAMS: Final = {
     "versitygw": Program(folder="versitygw", module=_VERSITYGW, package=f"{_VERSITYGW}/cmd/versitygw"),
     "etcd": Program(folder="etcd", module=_ETCD, package=_ETCD),
+    "helm": Program(folder="helm", module=_HELM, package=f"{_HELM}/cmd/helm", flags=_HELM_STAMP),
+    "promtool": Program(folder="promtool", module=_PROMETHEUS, package=f"{_PROMETHEUS}/cmd/promtool"),
+    "kubeconform": Program(folder="kubeconform", module=_KUBECONFORM, package=f"{_KUBECONFORM}/cmd/kubeconform"),
 } | {command: _of_kubernetes(command) for command in CLUSTER if command != "etcd"}
 
 
