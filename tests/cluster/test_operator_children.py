@@ -184,6 +184,36 @@ def test_a_runtime_may_come_later_and_go(operator: Operator, bench: Bench) -> No
     assert bench.status()["runtimeSnapshot"]["spec"]["env"] == [{"name": "A", "value": "1"}]
 
 
+QUOTAS = "/api/v1/namespaces/{}/resourcequotas"
+
+
+def limit(bench: Bench, **hard: str) -> str:
+    """A quota in the job's namespace that counts already; its path."""
+    named = {name.replace("_", "/"): value for name, value in hard.items()}
+    bench.rest.post(QUOTAS.format(bench.namespace), {"metadata": {"name": "tight"}, "spec": {"hard": named}})
+    path = f"{QUOTAS.format(bench.namespace)}/tight"
+    eventually(lambda: bench.rest.get(path).get("status", {}).get("hard") == named, "the quota's count")
+    return path
+
+
+def test_a_child_over_quota_is_said_and_made_when_there_is_room(operator: Operator, bench: Bench) -> None:
+    quota = limit(bench, count_services="0")
+    bench.create(job())
+    status = bench.wait_for_reason("Refused")
+    assert "exceeded quota: tight, requested: count/services=1" in status["message"]
+    assert condition({"status": status}, "PodsReady")["reason"] == "Refused"
+    bench.rest.delete(quota)
+    bench.wait_for_pods()
+    settled(bench)
+
+
+def test_pods_over_quota_are_said_in_the_cluster_s_words(operator: Operator, bench: Bench) -> None:
+    limit(bench, pods="0")
+    bench.create(job())
+    status = bench.wait_for_reason("PodsNotCreated")
+    assert "exceeded quota: tight, requested: pods=1" in status["message"]
+
+
 def test_deleting_a_job_frees_everything(operator: Operator, bench: Bench) -> None:
     bench.create(job())
     bench.wait_for_pods()
