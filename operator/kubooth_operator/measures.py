@@ -29,7 +29,8 @@ _WAITS = """
 _FAILURES = """
     BadSubject BadModel StorageDenied OutputExists NumericalError ConfigError DeadlineExceeded OutOfMemory
     DeviceOutOfMemory DiskFull StorageUnavailable RendezvousTimeout PeerLost Stalled StartupDeadlineExceeded
-    Unschedulable ImagePull PodsNotCreated NameTaken Refused PodRejected TrainerCrashed Stopped Evicted Preempted NodeLost
+    Unschedulable ImagePull PodsNotCreated NameTaken Refused PodRejected TrainerCrashed Stopped Evicted Preempted
+    NodeLost
 """
 FAILURES: Final = frozenset(_FAILURES.split())
 REASONS: Final = frozenset((_REFUSALS + _WAITS + _FAILURES).split())

@@ -32,6 +32,7 @@ class Program:
     module: str
     package: str
     flags: str = ""
+    tags: str = ""
 
     @property
     def path(self) -> Path:
@@ -66,7 +67,12 @@ PROGRAMS: Final = {
     "versitygw": Program(folder="versitygw", module=_VERSITYGW, package=f"{_VERSITYGW}/cmd/versitygw"),
     "etcd": Program(folder="etcd", module=_ETCD, package=_ETCD),
     "helm": Program(folder="helm", module=_HELM, package=f"{_HELM}/cmd/helm", flags=_HELM_STAMP),
-    "promtool": Program(folder="promtool", module=_PROMETHEUS, package=f"{_PROMETHEUS}/cmd/promtool"),
+    "promtool": Program(
+        folder="promtool",
+        module=_PROMETHEUS,
+        package=f"{_PROMETHEUS}/cmd/promtool",
+        tags="remove_all_sd",  # without the clients of all clouds, which are most of what there is to compile
+    ),
     "kubeconform": Program(folder="kubeconform", module=_KUBECONFORM, package=f"{_KUBECONFORM}/cmd/kubeconform"),
 } | {command: _of_kubernetes(command) for command in CLUSTER if command != "etcd"}
 
@@ -112,7 +118,8 @@ def _compile(folder: Path, binaries: dict[str, Path]) -> None:
         built = Path(scratch, "out")
         built.mkdir()
         for name in binaries:  # one at a time, so that a run that was cut off has kept the first ones
-            command = [_go(folder), "build", "-trimpath", "-buildvcs=false", flags, "-o", str(built / name)]
+            command = [_go(folder), "build", "-trimpath", "-buildvcs=false", flags, f"-tags={program.tags}"]
+            command += ["-o", str(built / name)]
             _call([*command, PROGRAMS[name].package], cwd=folder)
             (built / name).replace(binaries[name])
             _say(f"built {binaries[name].name}")

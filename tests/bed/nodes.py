@@ -18,7 +18,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -73,13 +73,22 @@ class Cluster:
 
 @contextlib.contextmanager
 def pod_cluster(
-    folder: Path, *, nodes: int = 2, devices: int = 4, controller_manager: Sequence[str] = ()
+    folder: Path,
+    *,
+    nodes: int = 2,
+    devices: int = 4,
+    controller_manager: Sequence[str] = (),
+    images: Mapping[str, Image] | None = None,
 ) -> Iterator[Cluster]:
-    """Starts one, its files in `folder` (an empty one, best on tmpfs), with Kubooth installed; ends it whole."""
+    """Starts one, its files in `folder` (an empty one, best on tmpfs), with Kubooth installed; ends it whole.
+
+    With `images` it has these, and Kubooth is left to whoever asked for them.
+    """
     missing = obstacle()
     if missing:
         raise RuntimeError(missing)
-    images = {TRAINER_IMAGE: trainer_image()}
+    is_bare = images is not None
+    images = dict(images) if images is not None else {TRAINER_IMAGE: trainer_image()}
     options = [f"--node-monitor-grace-period={_GONE_SECONDS}s", "--node-monitor-period=2s", *controller_manager]
     with contextlib.ExitStack() as stack:
         bridge = stack.enter_context(Bridge())
@@ -96,7 +105,8 @@ def pod_cluster(
         ]
         for node in members:
             stack.enter_context(node)
-        install(plane)
+        if not is_bare:
+            install(plane)
         _wait_for_nodes(api, nodes)
         yield Cluster(plane, api, bridge, dns, tuple(members), images, endpoint)
 

@@ -1,0 +1,97 @@
+"""Alerts and dashboard: promtool takes them, alerts fire when they should, and both ask for metrics that there are."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from bed import gobuild
+from bed.helm import CHART, Helm
+
+HERE = Path(__file__).parent
+FILES = CHART / "files" / "monitoring"
+METRICS = CHART.parents[1] / "docs" / "metrics.md"
+ROWS = re.findall(r"^\| `(kubooth_\w+)` \| (\w+) \| ([^|]*?) ?\|", METRICS.read_text(), re.MULTILINE)
+LABELS = {name: set(re.findall(r"`(\w+)`", labels)) for name, _, labels in ROWS}
+HISTOGRAMS = {name for name, type_, _ in ROWS if type_ == "histogram"}
+
+
+@pytest.fixture(scope="module")
+def promtool(request: pytest.FixtureRequest) -> Path:
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        return gobuild.programs("promtool")["promtool"]
+
+
+def alerts() -> dict[str, str]:
+    (group,) = yaml.safe_load((FILES / "alerts.yaml").read_text())["groups"]
+    return {rule["alert"]: rule["expr"] for rule in group["rules"]}
+
+
+def queries() -> dict[str, str]:
+    panels = json.loads((FILES / "dashboard.json").read_text())["panels"]
+    return {f"{panel['title']} {each['refId']}": each["expr"] for panel in panels for each in panel["targets"]}
+
+
+def run(*command: str | Path) -> str:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_alerts_fire_when_they_should(promtool: Path) -> None:
+    run(promtool, "check", "rules", "--lint=all", "--lint-fatal", FILES / "alerts.yaml")
+    run(promtool, "test", "rules", HERE / "alerts_test.yaml")
+    tested = {each["alertname"] for test in cases() for each in test["alert_rule_test"] if each["exp_alerts"]}
+    assert tested == set(alerts())
+
+
+def test_the_queries_of_the_dashboard_are_taken(promtool: Path, tmp_path: Path) -> None:
+    """As recording rules, which are read as strictly."""
+    variables = {"$__rate_interval": "5m", "$__range": "6h"}
+    rules = []
+    for number, query in enumerate(queries().values()):
+        for name, value in variables.items():
+            query = query.replace(name, value)
+        rules.append({"record": f"query:{number}", "expr": query})
+    path = tmp_path / "rules.yaml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    assert f"{len(rules)} rules found" in run(promtool, "check", "rules", path)
+
+
+@pytest.mark.parametrize("query", sorted({**alerts(), **queries()}))
+def test_metrics_and_labels_that_are_asked_for_are_documented(query: str) -> None:
+    text = {**alerts(), **queries()}[query]
+    names = re.findall(r"\bkubooth_\w+", text)
+    assert names
+    known = {f"{name}_bucket" if name in HISTOGRAMS else name: labels for name, labels in LABELS.items()}
+    assert set(names) <= set(known)
+    labels = set().union(*(known[name] for name in names)) | {"le"}
+    grouped = {label for found in re.findall(r"by \(([^)]*)\)", text) for label in found.split(", ")}
+    matched = set(re.findall(r"[{,](\w+)[=!]", text))
+    assert grouped | matched <= labels
+
+
+def test_every_documented_metric_is_on_the_dashboard() -> None:
+    shown = set(re.findall(r"\bkubooth_\w+", " ".join(queries().values())))
+    assert {name.removesuffix("_bucket") for name in shown} == set(LABELS) - {"kubooth_build_info"}
+
+
+def test_the_chart_carries_both_as_they_are(helm: Helm) -> None:
+    values = ("--set", "metrics.prometheusRule.enabled=true", "--set", "metrics.dashboard.enabled=true")
+    text = helm("template", "kubooth", CHART, *values, "--show-only", "templates/monitoring.yaml").stdout
+    found = {each["kind"]: each for each in yaml.safe_load_all(text) if each}
+    assert found["PrometheusRule"]["spec"] == yaml.safe_load((FILES / "alerts.yaml").read_text())
+    assert json.loads(found["ConfigMap"]["data"]["kubooth.json"]) == json.loads((FILES / "dashboard.json").read_text())
+
+
+def test_the_alerts_of_the_documentation_are_those_that_there_are() -> None:
+    assert re.findall(r"^\| `(Kubooth\w+)` \|", METRICS.read_text(), re.MULTILINE) == list(alerts())
+
+
+def cases() -> list[dict[str, list[dict[str, str]]]]:
+    tests: list[dict[str, list[dict[str, str]]]] = yaml.safe_load((HERE / "alerts_test.yaml").read_text())["tests"]
+    return tests
