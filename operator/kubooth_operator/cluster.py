@@ -50,9 +50,7 @@ class NotYetError(Exception):
 class Cluster:
     """`instance` names this process in Events; `may_write` says whether it is the one that writes."""
 
-    def __init__(
-        self, api: Api, cache: Cache, metrics: Metrics, *, instance: str, may_write: Callable[[], bool]
-    ) -> None:
+    def __init__(self, api: Api, cache: Cache, metrics: Metrics, *, instance: str, may_write: Callable[[], bool]):
         self._api = api
         self._cache = cache
         self._metrics = metrics

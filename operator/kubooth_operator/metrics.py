@@ -39,7 +39,8 @@ class Metrics:
     """The metrics of one process."""
 
     def __init__(self, version: str) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each of a counter, which nothing here reads
+        # Else each counter has a second series, which nothing here reads.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)

@@ -22,6 +22,7 @@ from bed.schemas import write_schemas
 
 Manifest = dict[str, Any]
 HERE = Path(__file__).parent
+EXAMPLES = CHART.parents[1] / "examples"
 GOLDEN = HERE / "golden"
 WRITE = os.environ.get("KUBOOTH_WRITE_GOLDEN") == "1"
 SETS = sorted(path.stem for path in (HERE / "values").glob("*.yaml"))
@@ -123,6 +124,16 @@ def test_every_value_is_in_the_schema_and_every_default_in_the_values() -> None:
 
     schema = json.loads((CHART / "values.schema.json").read_text())
     check(schema, yaml.safe_load((CHART / "values.yaml").read_text()), "")
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("runtime*.yaml")), ids=lambda path: path.stem)
+def test_the_runtimes_of_the_examples_are_values(helm: Helm, tmp_path: Path, path: Path) -> None:
+    spec = yaml.safe_load(path.read_text())["spec"]
+    values = tmp_path / "values.yaml"
+    values.write_text(json.dumps({"runtime": {"spec": spec}}))
+    only = ("--show-only", "templates/runtime.yaml")
+    (made,) = yaml.safe_load_all(helm("template", "kubooth", CHART, "--values", values, *only).stdout)
+    assert made["spec"] == spec
 
 
 def test_an_old_cluster_is_told_the_version_it_needs(helm: Helm, tmp_path: Path) -> None:
