@@ -1,8 +1,8 @@
 """The API server as the operator talks to it: requests, watches, and what can go wrong as types.
 
-The only user of the Kubernetes client; `cluster`, `watch` and `leader` stand on it. What may end differently another
-time (no answer, 429, 5xx) is a `TemporaryError`; what the server will not have is a `RefusedError`. Nothing is retried
-here: the work queue and the watches have their own back-off.
+The only user of the Kubernetes client; `cluster`, `watch` and `leader` stand on it, and so does the command line.
+What may end differently another time (no answer, 429, 5xx) is a `TemporaryError`; what the server will not have is a
+`RefusedError`. Nothing is retried here: the work queue and the watches have their own back-off.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import json
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+import yaml
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
 
@@ -31,6 +33,8 @@ _SAY_AFTER_SECONDS = 2.0
 _IDLE_SECONDS = 150.0
 """A watch that brings nothing for this long, not even a bookmark, is opened anew: the connection may be dead."""
 
+_POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
 _log = logging.getLogger(__name__)
 
 
@@ -42,6 +46,10 @@ class ApiError(Exception):
         self.status = status
         self.retry_after = retry_after
         """Seconds that the server asks to wait."""
+
+
+class NoClusterError(ApiError):
+    """No API server is configured, or the configuration cannot be used."""
 
 
 class TemporaryError(ApiError):
@@ -133,7 +141,7 @@ class Api:
         """Deletes an object; `body` holds DeleteOptions. Returns the object while it lingers, else a Status."""
         return await self._request("DELETE", path, body=body)
 
-    async def watch(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Manifest]:
+    async def watch(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[Manifest, None]:
         """Yields events until the server ends the stream."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=_IDLE_SECONDS)
         try:
@@ -144,6 +152,18 @@ class Api:
                     yield json.loads(line)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise TemporaryError(f"watch of {path}: {_words(error)}") from error
+
+    async def lines(self, path: str, query: Mapping[str, str]) -> AsyncIterator[str]:
+        """Yields the lines of a text, such as a log, as they come, until the server ends the stream."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
+        headers = {"Accept": "*/*"}
+        try:
+            async with await self._open("GET", path, query=query, headers=headers, timeout=timeout) as response:
+                await self._check(response)
+                async for line in _lines(response.content):
+                    yield line.decode(errors="replace")
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise TemporaryError(f"GET {path}: {_words(error)}") from error
 
     async def _request(
         self,
@@ -219,6 +239,36 @@ async def connect(user_agent: str) -> Api:
     return Api(client)
 
 
+async def connect_as_user(user_agent: str, *, kubeconfig: str | None, context: str | None) -> tuple[Api, str, str]:
+    """As kubectl connects: `kubeconfig`, else KUBECONFIG, else ~/.kube/config, else the pod's own ServiceAccount.
+
+    Returns the connection, the namespace to use where none is given, and the address of the API server. Nothing is
+    written to the file. Raises NoClusterError.
+    """
+    configuration = Configuration()
+    namespace = "default"
+    is_inside = kubeconfig is None and context is None and is_in_cluster()
+    files = (kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config").split(os.pathsep)
+    if not is_inside and not any(file and Path(file).expanduser().exists() for file in files):
+        raise NoClusterError(f"there is no kubeconfig at {os.pathsep.join(files)}")
+    try:
+        if is_inside:
+            kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            namespace = _POD_NAMESPACE.read_text().strip()
+        else:
+            loader = await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
+                os.pathsep.join(files), context, client_configuration=configuration, persist_config=False
+            )
+            namespace = loader.current_context["context"].get("namespace") or namespace
+    except kube_config.ConfigException as error:
+        raise NoClusterError(_words(error)) from error
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:  # what a file in disorder leads to
+        raise NoClusterError(f"the kubeconfig cannot be used: {_words(error)}") from error
+    client = ApiClient(configuration)
+    client.user_agent = user_agent
+    return Api(client), namespace, str(configuration.host)
+
+
 def _error(status: int, body: bytes, retry_after: str | None) -> ApiError:
     try:
         told = json.loads(body)
@@ -243,6 +293,8 @@ async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
             del pending[: end + 1]
             if line:
                 yield line
+    if pending:
+        yield bytes(pending)
 
 
 def _words(error: BaseException) -> str:
