@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec
@@ -93,9 +92,6 @@ async def _with_session(
         raise CommandError("; ".join(map(str, error.errors))) from error
     except KuboothError as error:
         raise CommandError(str(error), int(error.exit_code)) from error
-    except BrokenPipeError:
-        sys.stderr.close()  # nobody reads on: nothing is to be said of it
-        return OK
     finally:
         await session.api.close()
 
@@ -109,7 +105,8 @@ async def open_session(kubeconfig: str | None, context: str | None, namespace: s
     try:
         api, own, server = await connect_as_user(f"kubooth/{__version__}", kubeconfig=kubeconfig, context=context)
     except NoClusterError as error:
-        raise CommandError(f"no cluster: {error}; name a kubeconfig with --kubeconfig or KUBECONFIG") from error
+        why = " ".join(str(error).split())
+        raise CommandError(f"no cluster: {why}; name a kubeconfig with --kubeconfig or KUBECONFIG") from error
     return Session(api=api, namespace=namespace or own, server=server, given_namespace=namespace)
 
 

@@ -1,0 +1,63 @@
+"""The `kubooth` command as a process that talks to a cluster of the tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PROGRAM = Path(sys.executable).parent / "kubooth"
+SECONDS = 300  # a bound, not an expectation
+
+
+@dataclass
+class Kubooth:
+    """Runs in `folder`, as whom `kubeconfig` is for, in `namespace`."""
+
+    folder: Path
+    kubeconfig: Path
+    namespace: str
+    extra: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG") or "AWS" in name}
+        proxies = {name: os.environ[name] for name in ("NO_PROXY", "no_proxy") if name in os.environ}
+        ours = {"HOME": str(self.folder), "KUBECONFIG": str(self.kubeconfig), "PYTHONUTF8": "1"}
+        return {**kept, **proxies, **ours, **self.extra}
+
+    def __call__(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> str:
+        """Standard output of a command that ends well."""
+        done = self.try_(*arguments, env=env)
+        assert done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def try_(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        """A command that may end in any way."""
+        return subprocess.run(
+            self.command(*arguments),
+            cwd=self.folder,
+            env={**self.environment, **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+
+    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
+        """A command that goes on; both streams in one pipe."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def command(self, *arguments: str | Path) -> list[str]:
+        namespace = ["-n", self.namespace] if arguments and arguments[0] not in ("--help", "completion") else []
+        return [sys.executable, "-W", "error", str(PROGRAM), str(arguments[0]), *namespace, *map(str, arguments[1:])]
