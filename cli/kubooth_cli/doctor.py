@@ -60,8 +60,8 @@ async def _examine(session: Session, runtime_name: str, namespace: str, endpoint
     found += await guarded("crds", installation.definitions(session))
     found += await guarded("policy", installation.policy(session))
     operator = await installation.find_operator(session, namespace)
-    found += await guarded("operator", installation.operator(session, operator))
     found += await guarded("rights", installation.operator_rights(session, operator))
+    found += await guarded("operator", installation.operator(session, operator))
     if any(each.check.startswith("crd") and each.state == "fault" and "missing" in each.message for each in found):
         return [*found, unknown("runtime", "not looked at: a CRD is missing")]
 

@@ -1,7 +1,8 @@
-"""The `kubooth` command as a process that talks to a cluster of the tests."""
+"""The `kubooth` command, talking to a cluster of the tests."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -9,8 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from click.testing import CliRunner
+
+from kubooth_cli.main import CLUSTER, main
+
 PROGRAM = Path(sys.executable).parent / "kubooth"
-SECONDS = 300  # a bound, not an expectation
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
 @dataclass
@@ -35,17 +48,15 @@ class Kubooth:
         assert done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def try_(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        """A command that may end in any way."""
-        return subprocess.run(
-            self.command(*arguments),
-            cwd=self.folder,
-            env={**self.environment, **(env or {})},
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
+    def try_(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> Done:
+        """A command that may end in any way. Within this process: the Kubernetes client takes a second to import."""
+        wanted: dict[str, str | None] = {name: None for name in os.environ if name.startswith(("KUBE", "COMP_"))}
+        wanted |= {**self.environment, **(env or {})}
+        with contextlib.chdir(self.folder):
+            done = CliRunner(env=wanted).invoke(main, self.arguments(*arguments), prog_name="kubooth")
+        if done.exception and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return Done(done.exit_code, done.stdout, done.stderr)
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
         """A command that goes on; both streams in one pipe."""
@@ -59,5 +70,9 @@ class Kubooth:
         )
 
     def command(self, *arguments: str | Path) -> list[str]:
-        namespace = ["-n", self.namespace] if arguments and arguments[0] not in ("--help", "completion") else []
-        return [sys.executable, "-W", "error", str(PROGRAM), str(arguments[0]), *namespace, *map(str, arguments[1:])]
+        """What starts it as a process."""
+        return [sys.executable, "-W", "error", str(PROGRAM), *self.arguments(*arguments)]
+
+    def arguments(self, *arguments: str | Path) -> list[str]:
+        namespace = ["-n", self.namespace] if arguments[0] in CLUSTER else []
+        return [str(arguments[0]), *namespace, *map(str, arguments[1:])]

@@ -367,6 +367,6 @@ def test_shell_completion(kubooth: Kubooth, bench: Bench) -> None:
     for shell in ("bash", "zsh", "fish"):
         assert "_KUBOOTH_COMPLETE" in kubooth("completion", shell)
     words = {"_KUBOOTH_COMPLETE": "bash_complete", "COMP_WORDS": "kubooth sus", "COMP_CWORD": "1"}
-    assert kubooth.try_("--help", env=words).stdout == "plain,suspend\n"
+    assert kubooth.try_("completion", env=words).stdout == "plain,suspend\n"
     words |= {"COMP_WORDS": f"kubooth suspend -n {bench.namespace} r", "COMP_CWORD": "4"}
-    assert kubooth.try_("--help", env=words).stdout == "plain,rex\n"
+    assert kubooth.try_("completion", env=words).stdout == "plain,rex\n"

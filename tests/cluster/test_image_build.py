@@ -33,6 +33,7 @@ MOST_BYTES = 150_000_000  # compressed
 BASE = "localhost/kubooth-test-base:bookworm"
 TOOLS = ("buildah", "debootstrap", "unshare", "chroot", "setpriv")
 PACKAGES = "python3,python3-venv,ca-certificates"
+SUPERFLUOUS = ("var/cache/apt/*", "var/lib/apt/lists/*", "usr/share/doc/*", "usr/share/man/*", "usr/share/locale/*")
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -86,6 +87,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip(f"needs root and {', '.join(TOOLS)}; missing: {', '.join(missing) or 'root'}")
     folder = tmp_path_factory.mktemp("base")
     _run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", folder)
+    for name in SUPERFLUOUS:
+        for path in folder.glob(name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     container = _run("buildah", "from", "scratch").strip()
     _run("buildah", "add", "--quiet", container, folder, "/")
     shutil.rmtree(folder)

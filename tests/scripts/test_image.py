@@ -6,11 +6,13 @@ import json
 import os
 import re
 import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from kubooth_operator import __version__
 from kubooth_operator.podspec import USER_ID
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -180,3 +182,10 @@ def test_the_script_asks_the_engine_for_the_right_thing(engine: str, tmp_path: P
     built, pushed = (tmp_path / "asked").read_text().splitlines()
     assert built.startswith("build ") and "--target operator --tag here/kubooth-operator:t" in built
     assert "--build-arg BASE=b" in built and pushed == "push here/kubooth-operator:t"
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_entry_points_say_their_version(name: str) -> None:
+    (entry,) = STAGES[name].all("ENTRYPOINT")
+    command = [sys.executable, *json.loads(entry)[1:], "--version"]
+    assert __version__ in subprocess.run(command, capture_output=True, text=True, check=True).stdout
