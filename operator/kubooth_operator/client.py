@@ -234,39 +234,39 @@ async def connect(user_agent: str) -> Api:
         kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     else:
         await kube_config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-    client = ApiClient(configuration)
-    client.user_agent = user_agent
-    return Api(client)
+    return _api(configuration, user_agent)
 
 
 async def connect_as_user(user_agent: str, *, kubeconfig: str | None, context: str | None) -> tuple[Api, str, str]:
     """As kubectl connects: `kubeconfig`, else KUBECONFIG, else ~/.kube/config, else the pod's own ServiceAccount.
 
-    Returns the connection, the namespace to use where none is given, and the address of the API server. Nothing is
-    written to the file. Raises NoClusterError.
+    Returns the connection, the namespace where none is given, and the server's address. Raises NoClusterError.
     """
     configuration = Configuration()
-    namespace = "default"
-    is_inside = kubeconfig is None and context is None and is_in_cluster()
-    files = (kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config").split(os.pathsep)
-    if not is_inside and not any(file and Path(file).expanduser().exists() for file in files):
-        raise NoClusterError(f"there is no kubeconfig at {os.pathsep.join(files)}")
+    files = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
+    is_there = any(file and Path(file).expanduser().exists() for file in files.split(os.pathsep))
+    if not is_there and (kubeconfig or context or not is_in_cluster()):
+        raise NoClusterError(f"there is no kubeconfig at {files}")
     try:
-        if is_inside:
+        if is_there:
+            loader = await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
+                files, context, client_configuration=configuration, persist_config=False
+            )
+            namespace = loader.current_context["context"].get("namespace") or "default"
+        else:
             kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
             namespace = _POD_NAMESPACE.read_text().strip()
-        else:
-            loader = await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
-                os.pathsep.join(files), context, client_configuration=configuration, persist_config=False
-            )
-            namespace = loader.current_context["context"].get("namespace") or namespace
     except kube_config.ConfigException as error:
         raise NoClusterError(_words(error)) from error
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:  # what a file in disorder leads to
         raise NoClusterError(f"the kubeconfig cannot be used: {_words(error)}") from error
+    return _api(configuration, user_agent), namespace, str(configuration.host)
+
+
+def _api(configuration: Configuration, user_agent: str) -> Api:
     client = ApiClient(configuration)
     client.user_agent = user_agent
-    return Api(client), namespace, str(configuration.host)
+    return Api(client)
 
 
 def _error(status: int, body: bytes, retry_after: str | None) -> ApiError:

@@ -1,4 +1,7 @@
-"""The `kubooth` command, talking to a cluster of the tests."""
+"""pytest plugin: the `kubooth` command, talking to a cluster of the tests.
+
+def test_something(kubooth, bench): bench.create(job()); assert "rex" in kubooth("list")
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+from bed.controlplane import ControlPlane
+from bed.jobs import Bench
 from click.testing import CliRunner
 
 from kubooth_cli.main import CLUSTER, main
@@ -58,6 +64,13 @@ class Kubooth:
             raise done.exception
         return Done(done.exit_code, done.stdout, done.stderr)
 
+    def refuses(self, *arguments: str | Path) -> tuple[int, str]:
+        """Exit code and the one sentence of a command that fails."""
+        done = self.try_(*arguments)
+        lines = done.stderr.splitlines()
+        assert len(lines) == 1 and not done.stdout, done.stdout + done.stderr
+        return done.returncode, lines[0]
+
     def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
         """A command that goes on; both streams in one pipe."""
         return subprocess.Popen(
@@ -76,3 +89,9 @@ class Kubooth:
     def arguments(self, *arguments: str | Path) -> list[str]:
         namespace = ["-n", self.namespace] if arguments[0] in CLUSTER else []
         return [str(arguments[0]), *namespace, *map(str, arguments[1:])]
+
+
+@pytest.fixture
+def kubooth(api_server: ControlPlane, no_operator: None, bench: Bench, tmp_path: Path) -> Kubooth:
+    """As admin, in the test's namespace; nobody but the test writes to its jobs."""
+    return Kubooth(tmp_path, api_server.admin, bench.namespace)

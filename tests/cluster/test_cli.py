@@ -15,38 +15,12 @@ import pytest
 import yaml
 from bed.commands import Kubooth
 from bed.controlplane import ControlPlane
-from bed.jobs import Bench, job, runtime
-from bed.s3 import REGION, S3
+from bed.jobs import Bench, job
 
 Manifest = dict[str, Any]
 START = "2026-11-01T12:00:00Z"
 STAGES = ("Download", "Prior", "Prepare", "Train", "Evaluate", "Upload")
 RUNTIME_SNAPSHOT = {"name": "default", "spec": {"price": {"perDeviceHour": 3.6, "currency": "EUR"}}}
-
-
-@pytest.fixture
-def kubooth(api_server: ControlPlane, no_operator: None, bench: Bench, tmp_path: Path) -> Kubooth:
-    """As admin, in the test's namespace; nobody else writes to its jobs."""
-    return Kubooth(tmp_path, api_server.admin, bench.namespace)
-
-
-@pytest.fixture
-def inbox(bench: Bench, s3: S3) -> str:
-    """The inbox of a runtime `inbox` that allows eight steps."""
-    uri = s3.uri("inbox/{namespace}/")
-    storage = {"endpoint": "http://s3.invalid", "externalEndpoint": s3.endpoint, "region": REGION, "inbox": uri}
-    bench.create_runtime(runtime("inbox", storage=storage, limits={"steps": 1000}))
-    return uri.replace("{namespace}", bench.namespace)
-
-
-@pytest.fixture
-def rex(tmp_path: Path) -> Path:
-    """A folder with two photos, as far as uploading goes."""
-    folder = tmp_path / "My Rex"
-    folder.mkdir()
-    for name in ("one.jpg", "two.jpg", ".hidden"):
-        (folder / name).write_bytes(name.encode() * 100)
-    return folder
 
 
 def write(bench: Bench, name: str = "rex", **status: Any) -> None:
@@ -87,21 +61,13 @@ def kubeconfig(tmp_path: Path, **changes: Any) -> Path:
     return path
 
 
-def one_sentence(kubooth: Kubooth, *arguments: str | Path) -> tuple[int, str]:
-    """Exit code and the one line of a command that fails."""
-    done = kubooth.try_(*arguments)
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1 and not done.stdout, done.stdout + done.stderr
-    return done.returncode, lines[0]
-
-
 @pytest.mark.parametrize("arguments", [("list",), ("doctor",)])
 def test_without_a_cluster(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     kubooth = Kubooth(tmp_path, tmp_path / "nowhere", "default")
-    code, line = one_sentence(kubooth, *arguments)
+    code, line = kubooth.refuses(*arguments)
     assert code == 2 and f"no cluster: there is no kubeconfig at {tmp_path / 'nowhere'}" in line
     kubooth.kubeconfig = kubeconfig(tmp_path)
-    code, line = one_sentence(kubooth, *arguments)
+    code, line = kubooth.refuses(*arguments)
     assert code == 75 and "https://127.0.0.1:9 does not answer" in line
 
 
@@ -112,12 +78,12 @@ def test_without_a_cluster(tmp_path: Path, arguments: tuple[str, ...]) -> None:
 def test_a_kubeconfig_in_disorder(tmp_path: Path, content: str, words: str) -> None:
     path = tmp_path / "broken"
     path.write_text(content)
-    code, line = one_sentence(Kubooth(tmp_path, path, "default"), "list")
+    code, line = Kubooth(tmp_path, path, "default").refuses("list")
     assert code == 2 and "no cluster: " in line and words in line
 
 
 def test_a_context_that_is_not_there(kubooth: Kubooth) -> None:
-    code, line = one_sentence(kubooth, "list", "--context", "other")
+    code, line = kubooth.refuses("list", "--context", "other")
     assert code == 2 and "other" in line
 
 
@@ -125,27 +91,27 @@ def test_an_expired_token(kubooth: Kubooth, api_server: ControlPlane, tmp_path: 
     cluster = {"certificate-authority": str(api_server.ca)}
     kubooth.kubeconfig = kubeconfig(tmp_path, server=api_server.endpoint, cluster=cluster, token="expired")
     for arguments in (("list",), ("doctor",)):
-        code, line = one_sentence(kubooth, *arguments)
+        code, line = kubooth.refuses(*arguments)
         assert code == 77 and "does not accept your credentials: they may have expired" in line
 
 
 def test_without_permission(kubooth: Kubooth, api_server: ControlPlane) -> None:
     kubooth.kubeconfig = api_server.user_kubeconfig("nobody")
-    code, line = one_sentence(kubooth, "list")
+    code, line = kubooth.refuses("list")
     assert code == 77 and "you are not allowed to do this" in line and 'User "nobody" cannot list' in line
-    code, line = one_sentence(kubooth, "suspend", "rex")
+    code, line = kubooth.refuses("suspend", "rex")
     assert code == 77 and "cannot get" in line
 
 
 def test_a_job_that_is_not_there(kubooth: Kubooth) -> None:
     for arguments in (("watch", "rex"), ("logs", "rex"), ("download", "rex")):
-        code, line = one_sentence(kubooth, *arguments)
+        code, line = kubooth.refuses(*arguments)
         assert code == 2 and f"there is no job rex in namespace {kubooth.namespace}" in line
 
 
 def test_a_cluster_without_kubooth(tmp_path: Path, kubooth: Kubooth, api_server: ControlPlane) -> None:
     """The aggregated API of another group answers as a cluster without our CRDs does."""
-    code, line = one_sentence(kubooth, "list", "--kubeconfig", _without_crds(tmp_path, api_server))
+    code, line = kubooth.refuses("list", "--kubeconfig", _without_crds(tmp_path, api_server))
     assert code == 2 and "Kubooth is not installed" in line
 
 
@@ -195,7 +161,7 @@ def test_suspend_and_resume(kubooth: Kubooth, bench: Bench) -> None:
     assert bench.job()["spec"]["suspend"] is bench.job("tom")["spec"]["suspend"] is True
     assert kubooth("resume", "rex", "-o", "name") == "personalizationjob.kubooth.io/rex\n"
     assert bench.job()["spec"]["suspend"] is False
-    code, line = one_sentence(kubooth, "suspend", "rex", "done")
+    code, line = kubooth.refuses("suspend", "rex", "done")
     assert code == 2 and "job done has ended (Succeeded)" in line
     assert bench.job()["spec"]["suspend"] is False
 
@@ -277,76 +243,6 @@ def test_watch_on_a_terminal_draws_bars(kubooth: Kubooth, bench: Bench) -> None:
         check=True,
     )
     assert all(name in done.stdout for name in STAGES) and "━" in done.stdout
-
-
-# Submission.
-
-
-def submit(kubooth: Kubooth, photos: Path, *more: str | Path) -> list[str | Path]:
-    required = ["--class", "dog", "--model", "s3://models/sd15/", "--result", "s3://models/rex/", "--no-watch"]
-    return ["submit", "--photos", photos, "--runtime", "inbox", *required, *more]
-
-
-def test_submit_uploads_and_creates(kubooth: Kubooth, bench: Bench, s3: S3, inbox: str, rex: Path) -> None:
-    assert kubooth(*submit(kubooth, rex)) == "personalizationjob.kubooth.io/my-rex created\n"
-    spec = bench.job("my-rex")["spec"]
-    images = spec["subject"]["images"]
-    assert images.startswith(f"{inbox}my-rex-") and images.endswith("/")
-    prefix = images.removeprefix(s3.uri())
-    assert s3.keys() == [f"{prefix}one.jpg", f"{prefix}two.jpg"]
-    assert s3.get(f"{prefix}one.jpg") == (rex / "one.jpg").read_bytes()
-    assert (spec["model"], spec["output"]["uri"]) == ({"uri": "s3://models/sd15/"}, "s3://models/rex/")
-    code, line = one_sentence(kubooth, *submit(kubooth, rex))
-    assert code == 2 and "there is a job my-rex" in line
-
-
-def test_submit_of_a_manifest_with_photos_beside_it(kubooth: Kubooth, bench: Bench, inbox: str, rex: Path) -> None:
-    manifest = job("tom", runtime="inbox")
-    manifest["spec"]["subject"]["images"] = "file:My Rex/"
-    (kubooth.folder / "job.yaml").write_text(yaml.safe_dump(manifest))
-    name = kubooth("submit", "job.yaml", "--set", "training.steps=7", "-o", "name")
-    assert name == "personalizationjob.kubooth.io/tom\n"
-    spec = bench.job("tom")["spec"]
-    assert spec["subject"]["images"].startswith(f"{inbox}tom-") and spec["training"]["steps"] == 7
-
-
-def test_a_dry_run_makes_nothing(kubooth: Kubooth, bench: Bench, s3: S3, inbox: str, rex: Path) -> None:
-    assert "dry run" in kubooth(*submit(kubooth, rex, "--dry-run"))
-    assert s3.keys() == [] and bench.rest.find(bench.job_path("my-rex")) is None
-
-
-@pytest.mark.parametrize(
-    ("more", "words"),
-    [
-        (("--set", "training.steps=2000"), "spec.training.steps"),
-        (("--set", "training.stepz=5"), "spec.training.stepz"),
-        (("--name", "Rex"), "metadata.name"),
-        (("--runtime", "other"), "there is no runtime other"),
-        (("--runtime", "default"), "no storage.inbox"),
-        (("--to", "file:///tmp/"), "s3:// only"),
-    ],
-)
-def test_what_is_refused_is_not_uploaded(
-    kubooth: Kubooth, s3: S3, inbox: str, rex: Path, more: tuple[str, ...], words: str
-) -> None:
-    code, line = one_sentence(kubooth, *submit(kubooth, rex, *more))
-    assert code == 2 and words in line
-    assert s3.keys() == []
-
-
-def test_submit_of_no_photos(kubooth: Kubooth, inbox: str, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    for photos, words in ((tmp_path / "empty", "no files"), (tmp_path / "none", "cannot be read")):
-        code, line = one_sentence(kubooth, *submit(kubooth, photos))
-        assert code == 2 and words in line
-    code, line = one_sentence(kubooth, "submit")
-    assert code == 2 and "give a manifest" in line
-
-
-def test_storage_that_does_not_let_in(kubooth: Kubooth, s3: S3, inbox: str, rex: Path) -> None:
-    kubooth.extra = {"AWS_SECRET_ACCESS_KEY": "not-it"}
-    code, line = one_sentence(kubooth, *submit(kubooth, rex))
-    assert code == 2 and "not-it" not in line and inbox in line
 
 
 # As a plugin of kubectl.
