@@ -155,8 +155,7 @@ class Api:
 
     async def lines(self, path: str, query: Mapping[str, str]) -> AsyncIterator[str]:
         """Yields the lines of a text, such as a log, as they come, until the server ends the stream."""
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
-        headers = {"Accept": "*/*"}
+        timeout, headers = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS), {"Accept": "*/*"}
         try:
             async with await self._open("GET", path, query=query, headers=headers, timeout=timeout) as response:
                 await self._check(response)

@@ -178,10 +178,10 @@ def test_the_script_asks_the_engine_for_the_right_thing(engine: str, tmp_path: P
     ]
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run([*command, "operator"], capture_output=True, text=True, check=True, env=environment)
-    assert done.stdout == "here/kubooth-operator:t\n"
+    assert done.stdout == "here/kubooth/operator:t\n"
     built, pushed = (tmp_path / "asked").read_text().splitlines()
-    assert built.startswith("build ") and "--target operator --tag here/kubooth-operator:t" in built
-    assert "--build-arg BASE=b" in built and pushed == "push here/kubooth-operator:t"
+    assert built.startswith("build ") and "--target operator --tag here/kubooth/operator:t" in built
+    assert "--build-arg BASE=b" in built and pushed == "push here/kubooth/operator:t"
 
 
 @pytest.mark.parametrize("name", IMAGES)

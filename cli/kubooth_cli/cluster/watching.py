@@ -167,6 +167,8 @@ def _bars() -> View:
 
         def phase(self, job: Manifest) -> None:
             self._bars.show(self._state, _where_it_stands(job))
+            if phase_of(job) == "Suspended":
+                self._bars.log(_where_it_stands(job))
 
         def event(self, event: Event, *, changed: bool) -> None:
             self._bars.event(event, "", changed=changed)
