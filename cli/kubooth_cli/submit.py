@@ -111,6 +111,7 @@ def _manifest(file: Path | None, photos: Path | None, fields: dict[str, Any]) ->
     else:
         raise CommandError("give a manifest, or --photos with --class, --model and --result")
     raw = override(raw, fields["overrides"])
+    _check_groups(raw)
     spec = raw.setdefault("spec", {})
     if fields["name"]:
         raw.setdefault("metadata", {})["name"] = fields["name"]
@@ -126,6 +127,16 @@ def _manifest(file: Path | None, photos: Path | None, fields: dict[str, Any]) ->
     return raw
 
 
+def _check_groups(raw: Manifest) -> None:
+    """Raises SpecError where something stands in place of a group of fields that options go into."""
+    spec = raw.get("spec", {})
+    groups = [spec, raw.get("metadata", {})]
+    if isinstance(spec, dict):
+        groups += [spec.get(name, {}) for name in ("subject", "output", "runtimeRef")]
+    if not all(isinstance(group, dict) for group in groups):
+        parse(raw, PersonalizationJob)
+
+
 def _name_of(photos: Path) -> str:
     """`My Dog/` as `my-dog`."""
     stem = photos.resolve().name.partition(".")[0].lower()
@@ -134,7 +145,7 @@ def _name_of(photos: Path) -> str:
 
 def _in_its_namespace(session: Session, raw: Manifest) -> Session:
     """The manifest's namespace counts, as with kubectl."""
-    own = (raw.get("metadata") or {}).get("namespace")
+    own = raw.get("metadata", {}).get("namespace")
     if own and session.given_namespace and own != session.given_namespace:
         raise CommandError(f"the manifest is for namespace {own}, not for {session.given_namespace}")
     return dataclasses.replace(session, namespace=own) if own else session
@@ -145,8 +156,7 @@ async def _runtime_of(session: Session, raw: Manifest, *, needed: bool) -> Manif
     from kubooth_cli.cluster.jobs import get_runtime
     from kubooth_operator.client import RefusedError
 
-    reference = raw["spec"].get("runtimeRef")
-    name = (reference.get("name") if isinstance(reference, dict) else None) or "default"
+    name = raw["spec"].get("runtimeRef", {}).get("name") or "default"
     try:
         return await get_runtime(session, str(name))
     except RefusedError as error:
@@ -161,8 +171,7 @@ def _upload(
     """What is to be uploaded, and where to; None of a job whose photos are in a bucket already."""
     from kubooth_cli.cluster.photos import digest_of
 
-    subject = raw["spec"].get("subject")
-    images = subject.get("images") if isinstance(subject, dict) else None
+    images = raw["spec"].get("subject", {}).get("images")
     if photos is None and file is not None and isinstance(images, str) and images.startswith("file:"):
         path = images.removeprefix("file:")
         if not path.startswith("/"):  # an absolute one is on the nodes of the cluster

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -95,3 +96,20 @@ def test_storage_that_does_not_let_in(kubooth: Kubooth, s3: S3, inbox: str, rex:
     kubooth.extra = {"AWS_SECRET_ACCESS_KEY": "not-it"}
     code, line = kubooth.refuses(*submit(rex))
     assert code == 2 and "not-it" not in line and inbox in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"spec": []}, "spec"),
+        ({"spec": None}, "spec"),
+        ({"metadata": "rex"}, "metadata"),
+        ({"spec": {**job()["spec"], "subject": "dog"}}, "spec.subject"),
+        ({"spec": {**job()["spec"], "runtimeRef": "default"}}, "spec.runtimeRef"),
+        ({"kind": "Pod"}, "kind: must be PersonalizationJob"),
+    ],
+)
+def test_a_manifest_in_disorder(kubooth: Kubooth, changes: dict[str, Any], words: str) -> None:
+    (kubooth.folder / "job.yaml").write_text(yaml.safe_dump({**job(), **changes}))
+    code, line = kubooth.refuses("submit", "job.yaml", "--class", "cat")
+    assert code == 2 and words in line
