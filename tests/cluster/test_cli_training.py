@@ -9,7 +9,9 @@ from pathlib import Path
 import yaml
 from bed.commands import Kubooth
 from bed.s3 import ACCESS_KEY, SECRET_KEY
-from bed.trainings import STEPS, Trainings
+from bed.trainings import Trainings
+
+STEPS = 12
 
 
 def test_submit_logs_report_download(trainings: Trainings, photos: Path, tmp_path: Path) -> None:
@@ -20,7 +22,7 @@ def test_submit_logs_report_download(trainings: Trainings, photos: Path, tmp_pat
     no_proxy = {"NO_PROXY": "*", "no_proxy": "*"}
     kubooth = Kubooth(tmp_path, trainings.cluster.plane.admin, trainings.bench.namespace, credentials | no_proxy)
     shutil.copytree(photos, tmp_path / "photos")
-    manifest = trainings.manifest()
+    manifest = trainings.manifest(steps=STEPS)
     manifest["spec"]["subject"]["images"] = "file:photos/"
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(manifest))
 
