@@ -13,4 +13,5 @@ pytest_plugins = [
     "bed.podbed",
     "bed.trainings",
     "bed.helm",
+    "bed.commands",
 ]

@@ -50,6 +50,7 @@ class Bars:
         self._state = RunState()
         self._began = clock()
         self._stopping = ""
+        self._waiting = "starting the trainer"
         self._closing = False
         self._live = Live(
             get_renderable=self.render,
@@ -61,13 +62,21 @@ class Bars:
         )
 
     def begin(self, run: Run, state: RunState) -> None:
+        self.open(run.title, run.config.job.name, f"working folder {run.workdir}", state)
+
+    def open(self, title: str, name: str, place: str, state: RunState) -> None:
+        """Starts to draw `state`, below a title that begins with a name, and a line that says where."""
         self._state = state
         self._began = self._clock()
-        title = Text(run.title)
-        title.stylize("bold", 0, len(run.config.job.name))
-        self._console.print(title)
-        self._console.print(Text(f"working folder {run.workdir}", style="dim"), soft_wrap=True)
+        heading = Text(title)
+        heading.stylize("bold", 0, len(name))
+        self._console.print(heading)
+        self._console.print(Text(place, style="dim"), soft_wrap=True)
         self._live.start(refresh=True)
+
+    def show(self, state: RunState, waiting: str) -> None:
+        """Draws another state from now on; `waiting` says what for, while no stage is at work."""
+        self._state, self._waiting = state, waiting
 
     def event(self, event: Event, line: str, *, changed: bool) -> None:
         match event:
@@ -104,7 +113,7 @@ class Bars:
         if self._stopping and not self._closing:
             rows.append(Text(self._stopping, style="bold yellow"))
         elif running is None and not self._closing and not any(stage.event for stage in shown):
-            rows.append(Text(f"starting the trainer, {fmt.duration(now - self._began)}", style="dim"))
+            rows.append(Text(f"{self._waiting}, {fmt.duration(now - self._began)}", style="dim"))
         return Group(*rows)
 
     def _row(self, stage: StageState, now: float) -> RenderableType:

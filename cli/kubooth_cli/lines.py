@@ -56,6 +56,10 @@ class Lines:
     def log(self, line: str) -> None:
         self._write(f"| {line}")
 
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        self._write(text)
+
     def stopping(self, cause: Signals) -> None:
         self._write(stopping_text(cause, interactive=True))
 

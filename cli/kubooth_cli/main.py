@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-COMMANDS: dict[str, tuple[str, str]] = {  # name: where its click command is, its line in --help
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+LOCAL: dict[str, tuple[str, str]] = {  # name: where its click command is, its line in --help
     "run": ("kubooth_cli.run:run_command", "Train a job on this machine."),
     "sample": ("kubooth_cli.sample:sample_command", "Make pictures with a trained model."),
     "validate": ("kubooth_cli.validate:validate_command", "Check job and runtime files."),
     "explain": ("kubooth_cli.explain:explain_command", "Describe a field of a job or runtime."),
+    "completion": ("kubooth_cli.completion:completion_command", "Print a shell's completion script."),
 }
+CLUSTER: dict[str, tuple[str, str]] = {
+    "submit": ("kubooth_cli.submit:submit_command", "Upload photos, make a job, watch it."),
+    "list": ("kubooth_cli.listing:list_command", "List jobs."),
+    "watch": ("kubooth_cli.watch:watch_command", "Watch a job until it has ended."),
+    "logs": ("kubooth_cli.logs:logs_command", "Show the logs of all pods of a job."),
+    "describe": ("kubooth_cli.describe:describe_command", "Describe a job."),
+    "suspend": ("kubooth_cli.suspend:suspend_command", "Save and stop jobs; they give back their devices."),
+    "resume": ("kubooth_cli.suspend:resume_command", "Take suspended jobs up again."),
+    "report": ("kubooth_cli.results:report_command", "Fetch the report of a job."),
+    "download": ("kubooth_cli.results:download_command", "Download the result of a job."),
+    "cost": ("kubooth_cli.cost:cost_command", "Show device time and cost of jobs."),
+    "doctor": ("kubooth_cli.doctor:doctor_command", "Find what is wrong with an installation."),
+}
+COMMANDS = LOCAL | CLUSTER
 
 
 class LazyGroup(click.Group):
@@ -29,8 +47,16 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+        for title, commands in (("On this machine", LOCAL), ("On a cluster", CLUSTER)):
+            with formatter.section(title):
+                formatter.write_dl([(name, line) for name, (_, line) in commands.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        if incomplete.startswith("-"):
+            return click.Command.shell_complete(self, ctx, incomplete)
+        return [CompletionItem(name, help=line) for name, (_, line) in COMMANDS.items() if name.startswith(incomplete)]
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -45,7 +71,7 @@ class LazyGroup(click.Group):
 def main() -> None:
     """Teach a text-to-image model your subject, from three to five photos.
 
-    Start with `kubooth run job.yaml`.
+    Start with `kubooth run job.yaml` on this machine, or with `kubooth submit job.yaml` on a cluster.
     """
 
 

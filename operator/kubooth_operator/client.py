@@ -1,8 +1,8 @@
 """The API server as the operator talks to it: requests, watches, and what can go wrong as types.
 
-The only user of the Kubernetes client; `cluster`, `watch` and `leader` stand on it. What may end differently another
-time (no answer, 429, 5xx) is a `TemporaryError`; what the server will not have is a `RefusedError`. Nothing is retried
-here: the work queue and the watches have their own back-off.
+The only user of the Kubernetes client; `cluster`, `watch` and `leader` stand on it, and so does the command line.
+What may end differently another time (no answer, 429, 5xx) is a `TemporaryError`; what the server will not have is a
+`RefusedError`. Nothing is retried here: the work queue and the watches have their own back-off.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import json
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+import yaml
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
 
@@ -30,6 +32,8 @@ SILENCE_SECONDS: Final = 10.0
 _SAY_AFTER_SECONDS = 2.0
 _IDLE_SECONDS = 150.0
 """A watch that brings nothing for this long, not even a bookmark, is opened anew: the connection may be dead."""
+
+_POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +50,10 @@ class ApiError(Exception):
         self.status = status
         self.retry_after = retry_after
         """Seconds that the server asks to wait."""
+
+
+class NoClusterError(ApiError):
+    """No API server is configured, or the configuration cannot be used."""
 
 
 class TemporaryError(ApiError):
@@ -109,7 +117,7 @@ class Reach:
 class Api:
     """One connection pool to one API server."""
 
-    def __init__(self, client: ApiClient, told: Told) -> None:
+    def __init__(self, client: ApiClient, told: Told | None = None) -> None:
         self._client = client
         self._told = told
         self.reach = Reach()
@@ -138,7 +146,7 @@ class Api:
         """Deletes an object; `body` holds DeleteOptions. Returns the object while it lingers, else a Status."""
         return await self._request("DELETE", path, body=body)
 
-    async def watch(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Manifest]:
+    async def watch(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[Manifest, None]:
         """Yields events until the server ends the stream."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=_IDLE_SECONDS)
         try:
@@ -149,6 +157,17 @@ class Api:
                     yield json.loads(line)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise TemporaryError(f"watch of {path}: {_words(error)}") from error
+
+    async def lines(self, path: str, query: Mapping[str, str]) -> AsyncIterator[str]:
+        """Yields the lines of a text, such as a log, as they come, until the server ends the stream."""
+        timeout, headers = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS), {"Accept": "*/*"}
+        try:
+            async with await self._open("GET", path, query=query, headers=headers, timeout=timeout) as response:
+                await self._check(response)
+                async for line in _lines(response.content):
+                    yield line.decode(errors="replace")
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise TemporaryError(f"GET {path}: {_words(error)}") from error
 
     async def _request(
         self,
@@ -175,7 +194,8 @@ class Api:
             self.reach.failed(failure)
             raise failure from error
         finally:
-            self._told(method, status, time.monotonic() - started)
+            if self._told is not None:
+                self._told(method, status, time.monotonic() - started)
 
     async def _open(
         self,
@@ -223,6 +243,36 @@ async def connect(user_agent: str, told: Told) -> Api:
         kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     else:
         await kube_config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    return _api(configuration, user_agent, told)
+
+
+async def connect_as_user(user_agent: str, *, kubeconfig: str | None, context: str | None) -> tuple[Api, str, str]:
+    """As kubectl connects: `kubeconfig`, else KUBECONFIG, else ~/.kube/config, else the pod's own ServiceAccount.
+
+    Returns the connection, the namespace where none is given, and the server's address. Raises NoClusterError.
+    """
+    configuration = Configuration()
+    files = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
+    is_there = any(file and Path(file).expanduser().exists() for file in files.split(os.pathsep))
+    if not is_there and (kubeconfig or context or not is_in_cluster()):
+        raise NoClusterError(f"there is no kubeconfig at {files}")
+    try:
+        if is_there:
+            loader = await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
+                files, context, client_configuration=configuration, persist_config=False
+            )
+            namespace = loader.current_context["context"].get("namespace") or "default"
+        else:
+            kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            namespace = _POD_NAMESPACE.read_text().strip()
+    except kube_config.ConfigException as error:
+        raise NoClusterError(_words(error)) from error
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:  # what a file in disorder leads to
+        raise NoClusterError(f"the kubeconfig cannot be used: {_words(error)}") from error
+    return _api(configuration, user_agent), namespace, str(configuration.host)
+
+
+def _api(configuration: Configuration, user_agent: str, told: Told | None = None) -> Api:
     client = ApiClient(configuration)
     client.user_agent = user_agent
     return Api(client, told)
@@ -252,6 +302,8 @@ async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
             del pending[: end + 1]
             if line:
                 yield line
+    if pending:
+        yield bytes(pending)
 
 
 def _words(error: BaseException) -> str:

@@ -54,7 +54,19 @@ class Trainings:
         spec: Manifest | None = None,
         **training: Any,
     ) -> None:
-        """Creates a job of pods with one rank each; `training` goes over its hyper-parameters, `spec` over all."""
+        """Creates a job as `manifest` has it."""
+        self.bench.create(self.manifest(name, nodes=nodes, run_policy=run_policy, spec=spec, **training))
+
+    def manifest(
+        self,
+        name: str = "rex",
+        *,
+        nodes: int = 2,
+        run_policy: Manifest | None = None,
+        spec: Manifest | None = None,
+        **training: Any,
+    ) -> Manifest:
+        """A job of pods with one rank each; `training` goes over its hyper-parameters, `spec` over all."""
         sampler = {"steps": 3, "guidanceScale": 3}
         whole: Manifest = {
             "model": {"uri": self.s3.uri("models/tiny/")},
@@ -68,7 +80,7 @@ class Trainings:
             "runPolicy": run_policy or {},
             **(spec or {}),
         }
-        self.bench.create(job(name, runtime=self.runtime, **whole))
+        return job(name, runtime=self.runtime, **whole)
 
     def change_runtime(self, **spec: Any) -> None:
         """Before a job is created."""

@@ -23,6 +23,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from kubooth_trainer import __version__
 from kubooth_trainer.config import TrainConfig, load_config
 from kubooth_trainer.errors import ExitCode, KuboothError
 from kubooth_trainer.log_tail import LogTail
@@ -67,6 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m kubooth_trainer.launcher", description=__doc__.partition("\n")[0])
+    parser.add_argument("--version", action="version", version=f"kubooth-trainer {__version__}")
     parser.add_argument("--config", required=True, type=Path, help="the training configuration (JSON)")
     parser.add_argument(
         "--node-rank", type=int, default=int(os.environ.get("JOB_COMPLETION_INDEX", "0")), help="index of this node"

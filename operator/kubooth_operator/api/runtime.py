@@ -126,6 +126,7 @@ class StorageSpec(Part):
     rules: ClassVar[tuple[Rule, ...]] = (
         _endpoint_rule("endpoint", "endpoint"),
         _endpoint_rule("externalEndpoint", "external_endpoint"),
+        location_rule("inbox"),
     )
 
     endpoint: Url | None = setting("S3 endpoint that pods use.", absent="that of AWS")
@@ -136,6 +137,11 @@ class StorageSpec(Part):
     credentials_secret: Dns1123Subdomain | None = setting(
         "Secret in the job's namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
         absent="none: the identity of the ServiceAccount is used",
+    )
+    inbox: Uri | None = setting(
+        "Prefix below which kubooth submit puts photos, with the caller's own credentials; {namespace} is the job's "
+        "namespace.",
+        absent="none: kubooth submit has to be told",
     )
     instance_identity: bool = preset(False, "Whether pods may use the identity of their node (instance metadata).")
 
