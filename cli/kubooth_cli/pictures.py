@@ -5,6 +5,7 @@ Before the import `sample` sets what keeps the libraries quiet and off the netwo
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import warnings
@@ -99,23 +100,22 @@ def _load(model: Model) -> Any:
 
 
 def _from_folder(model: Model, dtype: torch.dtype) -> Any:
-    from diffusers import StableDiffusionPipeline
+    import diffusers
 
     names = [path.relative_to(model.path).as_posix() for path in model.path.rglob("*") if path.is_file()]
-    check_model(str(model.path), names, (model.path / INDEX).read_bytes())
+    family = check_model(str(model.path), names, (model.path / INDEX).read_bytes())
+    pipeline = getattr(diffusers, family.pipeline)
     only_fp16 = any(name.endswith(".fp16.safetensors") for name in names) and not any(
         name.endswith(".safetensors") and ".fp16." not in name for name in names
     )
-    return StableDiffusionPipeline.from_pretrained(
+    left_out = {"safety_checker", "feature_extractor", "image_encoder", "requires_safety_checker"}
+    return pipeline.from_pretrained(
         model.path,
         torch_dtype=dtype,
         use_safetensors=True,
         local_files_only=True,
         variant="fp16" if only_fp16 else None,
-        safety_checker=None,
-        feature_extractor=None,
-        image_encoder=None,
-        requires_safety_checker=False,
+        **dict.fromkeys(left_out & set(inspect.signature(pipeline).parameters)),
     )
 
 

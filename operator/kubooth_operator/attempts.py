@@ -11,7 +11,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from kubooth_operator import children, deadlines, ending
-from kubooth_operator.diagnose import Diagnosis, diagnose, why_waiting
+from kubooth_operator.diagnose import Diagnosis, diagnose
 from kubooth_operator.draft import timestamp
 from kubooth_operator.present import Present
 from kubooth_operator.status import failure_status, hear
@@ -108,14 +108,23 @@ def _restore(now: Present) -> None:
     now.draft.apply(difference.apply)
     if difference.taken:
         now.draft.wake_in(TAKEN_RETRY_SECONDS)
-        if now.batch_job is None:
-            taken = difference.taken[0]
-            message = (
-                f"{taken.kind} {taken.name} exists and does not belong to this job: delete it, or give the job another "
-                "name"
-            )
-            now.draft.stand("Starting", "NameTaken", message)
-            now.draft.set_condition("PodsReady", False, "NameTaken", message)
+    if now.batch_job is not None:
+        return
+    if difference.taken:
+        taken = difference.taken[0]
+        message = (
+            f"{taken.kind} {taken.name} exists and does not belong to this job: delete it, or give the job another name"
+        )
+        _stand_before_pods(now, "NameTaken", message)
+    elif difference.apply and now.observed.child_refusal:
+        _stand_before_pods(now, "Refused", f"the cluster refuses what the job needs: {now.observed.child_refusal}")
+    elif now.draft.status.get("reason") == "Refused":
+        _stand_at_the_start(now)
+
+
+def _stand_before_pods(now: Present, reason: str, message: str) -> None:
+    now.draft.stand("Starting", reason, message)
+    now.draft.set_condition("PodsReady", False, reason, message)
 
 
 # Waiting and running
@@ -155,15 +164,17 @@ def _wait_or_run(now: Present, batch_job: BatchJob) -> None:
 
 
 def _explain(now: Present, batch_job: BatchJob) -> None:
-    """Why not all pods are ready: at once where they were before, else after a minute."""
+    """Why not all pods are ready: at once where they were before, else after a while."""
     draft, start = now.draft, now.draft.time("startTime") or now.draft.now
     was_ready = draft.time("readyTime") is not None
-    explain_at = start + timedelta(seconds=deadlines.EXPLAIN_SECONDS)
+    is_missing = len(now.pods) < now.job.nodes
+    patience = deadlines.MISSING_SECONDS if is_missing else deadlines.EXPLAIN_SECONDS
+    explain_at = start + timedelta(seconds=patience)
     if not was_ready and draft.now < explain_at:
         _stand_at_the_start(now)
         draft.wake_at(explain_at)
         return
-    waiting = why_waiting(now.pods, nodes=now.job.nodes, batch_job=batch_job.name)
+    waiting = now.why_waiting(batch_job)
     draft.stand("Running" if was_ready else "Starting", waiting.reason, waiting.message)
     draft.set_condition("PodsReady", False, waiting.reason, waiting.message)
 
@@ -243,7 +254,7 @@ def _has_started_too_late(now: Present) -> bool:
         condition = now.draft.condition("PodsReady") or {}
         reason, detail = condition.get("reason", ""), condition.get("message", "")
     else:
-        waiting = why_waiting(now.pods, nodes=now.job.nodes, batch_job=now.batch_job.name)
+        waiting = now.why_waiting(now.batch_job)
         reason, detail = waiting.reason, waiting.message
     message = f"the pods were not ready within runPolicy.startupDeadlineSeconds ({limit} s): {detail}"
     known = "StartupDeadlineExceeded" if reason in {"", "Starting", "PodsNotReady", "ContainerCreating"} else reason

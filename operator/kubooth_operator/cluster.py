@@ -29,11 +29,11 @@ from kubooth_operator.client import (
 from kubooth_operator.kinds import BATCH_JOB, EVENT, JOB, POD, RUNTIME, kind_of
 from kubooth_operator.names import LABEL_JOB_UID, OPERATOR_MANAGER
 from kubooth_operator.plan import Announcement, Deletion, Manifest, Observed, Plan, Ref
+from kubooth_operator.refusals import Refusals, pod_refusal
 
 _OWN_FIELDS = {"fieldManager": OPERATOR_MANAGER}
 _PODS_LEFT_SECONDS = 2.0
 _MAX_NOTE = 1024
-_REFUSALS_TO_SAY = 3
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Cluster:
         self._instance = instance
         self._may_write = may_write
         self._taken: dict[str, set[Ref]] = {}  # by UID of the job
-        self._refusals: dict[str, tuple[str, int]] = {}  # by UID of the job: the last one, and how often in a row
+        self._refusals = Refusals()
 
     async def observe(self, key: Key) -> Observed | None:
         """What a pass looks at; None where there is no such job."""
@@ -63,12 +63,15 @@ class Cluster:
         if job is None:
             return None
         uid = uid_of(job)
+        children, pods = self._cache.children_of(uid), self._cache.pods_of(uid)
         return Observed(
             job=job,
             runtime=await self._runtime(job),
-            children=self._cache.children_of(uid),
-            pods=self._cache.pods_of(uid),
+            children=children,
+            pods=pods,
             taken=await self._still_taken(uid),
+            child_refusal=self._refusals.told(uid),
+            pod_refusal=await pod_refusal(self._api, job, children, pods),
         )
 
     async def carry_out(self, observed: Observed, plan: Plan) -> bool:
@@ -81,13 +84,15 @@ class Cluster:
         try:
             return await self._carry_out(observed, plan)
         except RefusedError as refusal:
-            await self._announce_refusal(observed.job, refusal)
+            self._refusals.hear(uid_of(observed.job), refusal, job=str(key_of(observed.job)))
+            if observed.child_refusal:  # the plan was made knowing of it: its status says so
+                await self._tell(observed.job, plan)
             raise
 
     def forget(self, uid: str) -> None:
         """Drops what is remembered of a job that is gone."""
         self._taken.pop(uid, None)
-        self._refusals.pop(uid, None)
+        self._refusals.forget(uid)
 
     async def _carry_out(self, observed: Observed, plan: Plan) -> bool:
         known = {(child["kind"], child["metadata"]["name"]): child for child in observed.children}
@@ -101,10 +106,9 @@ class Cluster:
                 await self._apply(manifest, uid_of(child))
             elif not await self._create(manifest, observed.job):
                 return True  # a plan that knows of it comes first: nothing runs without its neighbours
-        if plan.status:
-            await self._write_status(observed.job, plan.status)
-        for announcement in plan.announce:
-            await self._announce(observed.job, announcement)
+        if plan.apply:
+            self._refusals.forget(uid_of(observed.job))
+        await self._tell(observed.job, plan)
         return any(deleted) or bool(plan.apply or plan.status)
 
     async def _runtime(self, job: Manifest) -> Manifest | None:
@@ -209,6 +213,12 @@ class Cluster:
         if left:
             raise NotYetError(f"pods of an earlier attempt still run: {', '.join(left[:5])}", _PODS_LEFT_SECONDS)
 
+    async def _tell(self, job: Manifest, plan: Plan) -> None:
+        if plan.status:
+            await self._write_status(job, plan.status)
+        for announcement in plan.announce:
+            await self._announce(job, announcement)
+
     async def _write_status(self, job: Manifest, status: Manifest) -> None:
         key = key_of(job)
         body = {
@@ -250,17 +260,6 @@ class Cluster:
             await self._api.post(EVENT.path(key.namespace), event)
         except ApiError as error:
             _log.debug("event %s: %s", announcement.reason, error, extra=_about(job))
-
-    async def _announce_refusal(self, job: Manifest, refusal: RefusedError) -> None:
-        """Says once what the API server has against a child, such as a quota or a policy of the cluster; not at the
-        first time, since one that starts may refuse what it has not read the roles for."""
-        uid, message = uid_of(job), str(refusal)
-        times = self._refusals[uid][1] + 1 if self._refusals.get(uid, ("", 0))[0] == message else 1
-        self._refusals[uid] = (message, times)
-        if times != _REFUSALS_TO_SAY:
-            return
-        _log.warning("the API server refuses: %s", message, extra=_about(job))
-        await self._announce(job, Announcement(type="Warning", reason="Refused", message=message))
 
 
 def _path(ref: Ref) -> str:

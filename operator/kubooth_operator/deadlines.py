@@ -14,6 +14,7 @@ PROGRESS_SLACK_SECONDS = 30  # the ranks' own watchdog comes first: it leaves th
 FORCE_SLACK_SECONDS = 10  # for a kubelet that is slow to say that a pod has ended
 JUDGE_SECONDS = 10  # how long the first failed pod waits for its neighbours' last words
 EXPLAIN_SECONDS = 60  # a pod that cannot start for this long shows why
+MISSING_SECONDS = 10  # a pod that is not created for this long shows why
 
 
 def backoff_seconds(restart: int) -> int:

@@ -84,16 +84,16 @@ def diagnose(pods: Sequence[Pod], batch_job: BatchJob | None) -> Diagnosis:
     return _of_batch_job(batch_job)
 
 
-def why_waiting(pods: Sequence[Pod], *, nodes: int, batch_job: str) -> Waiting:
-    """Why not all pods of an attempt are ready, as far as one can see."""
+def why_waiting(pods: Sequence[Pod], *, nodes: int, batch_job: str, refusal: str) -> Waiting:
+    """Why not all pods of an attempt are ready, as far as one can see. `refusal` is what the API server has against
+    those that are missing, where that is known."""
     reasons = [(rank, pod.name, waiting) for pod in pods for rank, waiting in [_wait_of(pod)] if waiting is not None]
     missing = nodes - len(pods)
     if missing > 0 and not any(rank == 0 for rank, _, _ in reasons):
-        return Waiting(
-            reason="PodsNotCreated",
-            message=f"{missing} of {nodes} pods cannot be created: a quota, a policy or a missing ServiceAccount stops "
-            f"them; `kubectl describe job {batch_job}` says which",
+        why = refusal or (
+            f"a quota, a policy or a missing ServiceAccount stops them; `kubectl describe job {batch_job}` says which"
         )
+        return Waiting(reason="PodsNotCreated", message=f"{missing} of {nodes} pods cannot be created: {why}")
     if reasons:
         return min(reasons, key=lambda each: each[:2])[2]
     return Waiting(reason="PodsNotReady", message="waiting for the pods to be ready")

@@ -31,9 +31,10 @@ class Observed:
     runtime: Manifest | None  # the PersonalizationRuntime it names; None where there is none
     children: tuple[Manifest, ...]  # objects of the child kinds that carry the label of this job's UID
     pods: tuple[Manifest, ...]  # pods that carry it
-    taken: tuple[
-        Ref, ...
-    ] = ()  # names of children that objects which are not ours occupy (learned from a refused create)
+    # What the last passes learned from the API server's refusals:
+    taken: tuple[Ref, ...] = ()  # names of children that objects which are not ours occupy
+    child_refusal: str = ""  # what it has against a child, such as a quota or a policy of the cluster
+    pod_refusal: str = ""  # what it has against the pods of the newest attempt
 
 
 @dataclass(frozen=True, kw_only=True)

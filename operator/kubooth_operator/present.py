@@ -5,6 +5,7 @@ from __future__ import annotations
 from kubooth_operator import children
 from kubooth_operator.api.job import RunPolicy
 from kubooth_operator.api.problems import SpecError
+from kubooth_operator.diagnose import Waiting, why_waiting
 from kubooth_operator.draft import Draft
 from kubooth_operator.plan import Clock, Observed, Settings
 from kubooth_operator.render import Accepted
@@ -31,6 +32,11 @@ class Present:
         all_pods = [Pod(each) for each in observed.pods]
         self.pods = [pod for pod in all_pods if pod.attempt == draft.number]
         self.live_pods = [pod for pod in all_pods if not pod.is_terminal]  # of any attempt
+
+    def why_waiting(self, batch_job: BatchJob) -> Waiting:
+        """Why not all pods are ready."""
+        refusal = self.observed.pod_refusal
+        return why_waiting(self.pods, nodes=self.job.nodes, batch_job=batch_job.name, refusal=refusal)
 
     @property
     def policy(self) -> RunPolicy:

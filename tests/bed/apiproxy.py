@@ -70,9 +70,13 @@ class ApiProxy:
         self._watches: dict[int, web.Request] = {}  # requests are mappings: a set will not have them
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def writes(self, since: float = 0.0) -> list[Call]:
-        """Writes to anything but the Lease."""
-        return [call for call in list(self.calls) if call.is_write and call.at > since and call.resource != "leases"]
+    def writes(self, namespace: str | None = None, *, since: float = 0.0) -> list[Call]:
+        """Writes to anything but the Lease; in one namespace, since jobs of other tests may be on their way too."""
+        return [
+            call
+            for call in list(self.calls)
+            if call.is_write and call.at > since and call.resource != "leases" and namespace in (None, call.namespace)
+        ]
 
     def drop_watches(self) -> None:
         """Breaks every watch that is open."""

@@ -27,20 +27,22 @@ def settled(bench: Bench, name: str = "rex") -> None:
     eventually(lambda: names(name) <= set(bench.children()), "all children", tell=lambda: bench.job(name))
 
 
-def comes_to_rest(operator: Operator) -> None:
+def comes_to_rest(operator: Operator, bench: Bench) -> None:
     """What others say of the pods, the scheduler for one, has arrived in the status too."""
-    eventually(
-        lambda: not operator.proxy.writes(since=time.monotonic() - QUIET_SECONDS), "rest", tell=operator.proxy.writes
-    )
+
+    def is_at_rest() -> bool:
+        return not operator.proxy.writes(bench.namespace, since=time.monotonic() - QUIET_SECONDS)
+
+    eventually(is_at_rest, "rest", tell=lambda: operator.proxy.writes(bench.namespace))
 
 
-def stays_quiet(operator: Operator, act: Any = lambda: None) -> None:
+def stays_quiet(operator: Operator, bench: Bench, act: Any = lambda: None) -> None:
     """After `act`, whatever passes there are write nothing."""
     operator.proxy.calls.clear()
     act()
     deadline = time.monotonic() + QUIET_SECONDS
     while time.monotonic() < deadline:
-        assert not operator.proxy.writes(), operator.proxy.writes()
+        assert not operator.proxy.writes(bench.namespace), operator.proxy.writes(bench.namespace)
         time.sleep(0.05)
 
 
@@ -75,9 +77,9 @@ def test_passes_with_nothing_to_do_write_nothing(operator: Operator, bench: Benc
         bench.rest.merge(bench.child_path("Job", "rex-kubooth-1"), {"metadata": {"annotations": {"touched": "yes"}}})
         bench.rest.merge(path, {"metadata": {"annotations": {"touched": "yes"}}})
 
-    comes_to_rest(operator)
-    stays_quiet(operator, touch)
-    stays_quiet(operator, operator.restart)
+    comes_to_rest(operator, bench)
+    stays_quiet(operator, bench, touch)
+    stays_quiet(operator, bench, operator.restart)
 
 
 def test_children_deleted_by_hand_come_back(operator: Operator, bench: Bench) -> None:
@@ -178,10 +180,40 @@ def test_a_runtime_may_come_later_and_go(operator: Operator, bench: Bench) -> No
         bench.rest.merge(f"{RUNTIMES}/late", {"spec": {"env": [{"name": "A", "value": "2"}]}})
         bench.rest.delete(f"{RUNTIMES}/late")
 
-    comes_to_rest(operator)
-    stays_quiet(operator, edit_and_delete)
+    comes_to_rest(operator, bench)
+    stays_quiet(operator, bench, edit_and_delete)
     assert bench.pods()[0]["metadata"]["uid"] == pod["metadata"]["uid"]
     assert bench.status()["runtimeSnapshot"]["spec"]["env"] == [{"name": "A", "value": "1"}]
+
+
+QUOTAS = "/api/v1/namespaces/{}/resourcequotas"
+
+
+def limit(bench: Bench, **hard: str) -> str:
+    """A quota in the job's namespace that counts already; its path."""
+    named = {name.replace("_", "/"): value for name, value in hard.items()}
+    bench.rest.post(QUOTAS.format(bench.namespace), {"metadata": {"name": "tight"}, "spec": {"hard": named}})
+    path = f"{QUOTAS.format(bench.namespace)}/tight"
+    eventually(lambda: bench.rest.get(path).get("status", {}).get("hard") == named, "the quota's count")
+    return path
+
+
+def test_a_child_over_quota_is_said_and_made_when_there_is_room(operator: Operator, bench: Bench) -> None:
+    quota = limit(bench, count_services="0")
+    bench.create(job())
+    status = bench.wait_for_reason("Refused")
+    assert "exceeded quota: tight, requested: count/services=1" in status["message"]
+    assert condition({"status": status}, "PodsReady")["reason"] == "Refused"
+    bench.rest.delete(quota)
+    bench.wait_for_pods()
+    settled(bench)
+
+
+def test_pods_over_quota_are_said_in_the_cluster_s_words(operator: Operator, bench: Bench) -> None:
+    limit(bench, pods="0")
+    bench.create(job())
+    status = bench.wait_for_reason("PodsNotCreated")
+    assert "exceeded quota: tight, requested: pods=1" in status["message"]
 
 
 def test_deleting_a_job_frees_everything(operator: Operator, bench: Bench) -> None:

@@ -24,8 +24,8 @@ def test_twenty_jobs_at_once(operator: Operator, bench: Bench) -> None:
     deadline = ended + QUIET_SECONDS
     while time.monotonic() < deadline:
         time.sleep(0.1)
-    assert operator.proxy.writes(since=ended) == [], "a finished job is not written again"
-    writes = [call for call in operator.proxy.writes() if call.resource != "events"]
+    assert operator.proxy.writes(bench.namespace, since=ended) == [], "a finished job is not written again"
+    writes = [call for call in operator.proxy.writes(bench.namespace) if call.resource != "events"]
     # Seven children; accepted, perhaps running, succeeded.
     assert 9 * JOBS <= len(writes) <= 10 * JOBS, len(writes) / JOBS
     assert {bench.status(name)["attempts"] for name in names} == {1}

@@ -64,12 +64,16 @@ def test_every_right_is_used_and_no_other_is_needed(operator: Operator, bench: B
     bench.wait_for_reason("RuntimeNotFound")
     bench.create_runtime(runtime("rights", terminationGracePeriodSeconds=1))
     bench.wait_for_reason("NameTaken")
+    quota = f"/api/v1/namespaces/{space}/resourcequotas"
+    rest.post(quota, {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}})
     for kind, name in FOREIGN:
         if kind == "Job":  # which is tried when nothing else is missing
             bench.touch()
             eventually(lambda: was_looked_at(proxy, "jobs"), "the Job of another", tell=lambda: operator.log[-3000:])
         rest.delete(bench.child_path(kind, name), propagationPolicy="Background")
     bench.touch()
+    bench.wait_for_reason("PodsNotCreated")
+    rest.delete(f"{quota}/none")
     (pod,) = bench.wait_for_pods()
     for which, child in bench.children().items():
         rest.merge(bench.child_path(*which), {"metadata": {"labels": {"app.kubernetes.io/name": "other"}}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from simulation.scenarios import (
     running,
     two_nodes,
 )
-from simulation.world import Behaviour, World
+from simulation.world import Behaviour, World, merged
 
 from kubooth_operator.children import ref_of
 from kubooth_operator.plan import Manifest, Ref
@@ -129,6 +130,25 @@ def test_an_object_of_someone_else_is_never_touched(version: str, kind: str, nam
     del world.foreign[ref]
     world.taken.clear()
     assert world.run_to_the_end()["phase"] == "Succeeded"
+
+
+def test_a_child_that_the_cluster_refuses_is_said_until_it_is_taken() -> None:
+    world = World()
+    world.carry_out(world.plan(), world.observe())  # begins the first attempt, and makes nothing yet
+    words = "exceeded quota: team, requested: count/services=1"
+
+    def status_of_a_pass(child_refusal: str) -> Manifest | None:
+        plan = world.plan(dataclasses.replace(world.observe(), child_refusal=child_refusal))
+        assert plan.apply
+        if plan.status is not None and world.job is not None:
+            world.job["status"] = merged(world.status, plan.status)
+        return plan.status
+
+    told = status_of_a_pass(words) or {}
+    assert told["reason"] == "Refused" and words in told["message"]
+    assert world.condition("PodsReady")["reason"] == "Refused"
+    assert status_of_a_pass(words) is None
+    assert (status_of_a_pass("") or {})["reason"] == "Starting"
 
 
 def test_a_name_that_stays_taken_fails_the_job_in_the_end() -> None:

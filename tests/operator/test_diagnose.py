@@ -180,9 +180,17 @@ WAITING = [
 
 @pytest.mark.parametrize(("pods", "reason", "words"), [c[1:] for c in WAITING], ids=[c[0] for c in WAITING])
 def test_why_pods_are_not_ready(pods: list[Pod], reason: str, words: str) -> None:
-    found = why_waiting(pods, nodes=max(1, len(pods)), batch_job="rex-kubooth-1")
+    found = why_waiting(pods, nodes=max(1, len(pods)), batch_job="rex-kubooth-1", refusal="")
     assert found.reason == reason
     assert words in found.message
+
+
+def test_why_pods_cannot_be_created_is_said_where_it_is_known() -> None:
+    found = why_waiting([], nodes=2, batch_job="rex-kubooth-1", refusal="exceeded quota: team, requested: pods=1")
+    assert (found.reason, found.message) == (
+        "PodsNotCreated",
+        "2 of 2 pods cannot be created: exceeded quota: team, requested: pods=1",
+    )
 
 
 def test_every_reason_is_explained() -> None:

@@ -57,6 +57,7 @@ class Sampler:
         self.resolution = resolution
         self._tokenizers = family.load_tokenizers(folder)
         self._negative_prompt = negative_prompt
+        self._empty_is_zero = family.empty_prompt_is_zero(folder)
         self._encoded: dict[str, Conditioning] = {}
         self._device = next(parts.unet.parameters()).device
         self._dtype = next(parts.unet.parameters()).dtype
@@ -111,7 +112,10 @@ class Sampler:
     def _conditioning(self, prompts: Sequence[str], *, guided: bool) -> Conditioning:
         rows = [self._encode(prompt) for prompt in prompts]
         if guided:
-            rows = [self._encode(self._negative_prompt)] * len(prompts) + rows
+            empty = self._encode(self._negative_prompt)
+            if not self._negative_prompt and self._empty_is_zero:
+                empty = {key: torch.zeros_like(value) for key, value in empty.items()}
+            rows = [empty] * len(prompts) + rows
         return {key: torch.cat([row[key] for row in rows]) for key in rows[0]}
 
     def _encode(self, prompt: str) -> Conditioning:

@@ -12,10 +12,11 @@ from typing import Any
 from kubooth_trainer.errors import BadModelError
 from kubooth_trainer.families.base import Conditioning, Family, Parts, TextStack, load_parts
 from kubooth_trainer.families.stable_diffusion import StableDiffusion
+from kubooth_trainer.families.stable_diffusion_xl import StableDiffusionXL
 
 __all__ = ["FAMILIES", "Conditioning", "Family", "Parts", "TextStack", "check_model", "load_parts", "wanted_files"]
 
-FAMILIES: tuple[Family, ...] = (StableDiffusion(),)
+FAMILIES: tuple[Family, ...] = (StableDiffusion(), StableDiffusionXL())
 
 INDEX = "model_index.json"
 PICKLED = (".bin", ".ckpt", ".pt", ".pth")

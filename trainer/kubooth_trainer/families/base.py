@@ -24,6 +24,10 @@ class TextStack(nn.Module):
         """Token ids [batch, encoders, tokens] (int64) to conditioning, batch first."""
         raise NotImplementedError
 
+    def idle_modules(self) -> list[nn.Module]:
+        """Parts whose output the conditioning does not hold: no gradient reaches them, they stay as they are."""
+        return []
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -85,6 +89,10 @@ class Family(Protocol):
 
     def too_long(self, tokenizers: Sequence[Any], prompt: str) -> int | None:
         """The number of tokens of a prompt that does not fit, or None."""
+        ...
+
+    def empty_prompt_is_zero(self, folder: Path) -> bool:
+        """Whether this model was made to take zeros, and not the encoded text "", where there is no prompt."""
         ...
 
     def denoise(

@@ -44,20 +44,20 @@ class StableDiffusion:
             "PNDMScheduler",
         ),
     }
-    weighted = ("unet", "text_encoder", "vae")
+    weighted: tuple[str, ...] = ("unet", "text_encoder", "vae")
     denoiser = "unet"
 
     def resolution(self, folder: Path) -> int:
-        return int(_config(folder, "unet")["sample_size"]) * _halvings(folder, "vae")
+        return int(_config(folder, "unet")["sample_size"]) * halvings(folder, "vae")
 
     def resolution_multiple(self, folder: Path) -> int:
-        return _halvings(folder, "vae") * _halvings(folder, "unet")
+        return halvings(folder, "vae") * halvings(folder, "unet")
 
     def load_denoiser(self, folder: Path, dtype: torch.dtype) -> nn.Module:
         from diffusers import UNet2DConditionModel
 
         return UNet2DConditionModel.from_pretrained(  # type: ignore[no-any-return]
-            folder, subfolder="unet", torch_dtype=dtype, **_loading(folder / "unet")
+            folder, subfolder="unet", torch_dtype=dtype, **loading(folder / "unet")
         )
 
     def load_text(self, folder: Path, dtype: torch.dtype) -> TextStack:
@@ -65,7 +65,7 @@ class StableDiffusion:
 
         return ClipText(
             CLIPTextModel.from_pretrained(
-                folder, subfolder="text_encoder", dtype=dtype, **_loading(folder / "text_encoder")
+                folder, subfolder="text_encoder", dtype=dtype, **loading(folder / "text_encoder")
             )
         )
 
@@ -73,7 +73,7 @@ class StableDiffusion:
         from diffusers import AutoencoderKL
 
         return AutoencoderKL.from_pretrained(  # type: ignore[no-any-return]
-            folder, subfolder="vae", torch_dtype=dtype, **_loading(folder / "vae")
+            folder, subfolder="vae", torch_dtype=dtype, **loading(folder / "vae")
         )
 
     def load_schedule(self, folder: Path) -> Mapping[str, Any]:
@@ -85,20 +85,24 @@ class StableDiffusion:
         return (CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True),)
 
     def tokenize(self, tokenizers: Sequence[Any], prompts: Sequence[str]) -> torch.Tensor:
-        (tokenizer,) = tokenizers
-        ids = tokenizer(
-            list(prompts),
-            padding="max_length",
-            truncation=True,
-            max_length=tokenizer.model_max_length,
-            return_tensors="pt",
-        ).input_ids
-        return ids.unsqueeze(1)  # type: ignore[no-any-return]
+        ids = [
+            tokenizer(
+                list(prompts),
+                padding="max_length",
+                truncation=True,
+                max_length=tokenizer.model_max_length,
+                return_tensors="pt",
+            ).input_ids
+            for tokenizer in tokenizers
+        ]
+        return torch.stack(ids, dim=1)
 
     def too_long(self, tokenizers: Sequence[Any], prompt: str) -> int | None:
-        (tokenizer,) = tokenizers
-        count = len(tokenizer(prompt).input_ids)
-        return count if count > tokenizer.model_max_length else None
+        counts = [(len(tokenizer(prompt).input_ids), tokenizer.model_max_length) for tokenizer in tokenizers]
+        return max((count for count, most in counts if count > most), default=None)
+
+    def empty_prompt_is_zero(self, folder: Path) -> bool:
+        return False
 
     def denoise(
         self, unet: nn.Module, noisy: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning
@@ -112,12 +116,12 @@ def _config(folder: Path, component: str) -> dict[str, Any]:
     return json.loads((folder / component / "config.json").read_text())  # type: ignore[no-any-return]
 
 
-def _halvings(folder: Path, component: str) -> int:
+def halvings(folder: Path, component: str) -> int:
     """The factor by which a component's resolution shrinks from its first to its last level."""
     return int(2 ** (len(_config(folder, component)["block_out_channels"]) - 1))
 
 
-def _loading(component: Path) -> dict[str, Any]:
+def loading(component: Path) -> dict[str, Any]:
     """Arguments for `from_pretrained`: safetensors only, nothing fetched, the fp16 variant where it is the only one."""
     names = [path.name for path in component.glob("*.safetensors")]
     only_fp16 = bool(names) and all(".fp16." in name for name in names)

@@ -48,7 +48,10 @@ def parameter_groups(trainee: Trainee, training: TrainingConfig) -> list[dict[st
     trainee.requires_grad_(True)
     groups = [{"params": list(trainee.unet.parameters()), "lr": training.learning_rate}]
     if training.train_text_encoder:
-        groups.append({"params": list(trainee.text.parameters()), "lr": training.text_encoder_learning_rate})
+        for module in trainee.text.idle_modules():
+            module.requires_grad_(False)
+        trained = [parameter for parameter in trainee.text.parameters() if parameter.requires_grad]
+        groups.append({"params": trained, "lr": training.text_encoder_learning_rate})
     return groups
 
 

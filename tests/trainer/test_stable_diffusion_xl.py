@@ -1,0 +1,87 @@
+"""A second shape of model through the same code: Stable Diffusion XL, against diffusers' own pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
+from safetensors.torch import load_file
+from trainer import tiny_xl
+from trainer.tiny_job import Launch, MakeConfig
+
+from kubooth_trainer.config import SamplerConfig
+from kubooth_trainer.draws import generator_for
+from kubooth_trainer.families import check_model, load_parts
+from kubooth_trainer.sampling import Sampler
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # of diffusers' Euler scheduler
+PROMPTS = ["a red dog in the snow", "a cat"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_xl.write(tmp_path_factory.mktemp("xl") / "model", tmp_path_factory.mktemp("tokenizer"))
+
+
+def test_conditioning_and_prediction_are_those_of_the_pipeline(model: Path) -> None:
+    pipeline = StableDiffusionXLPipeline.from_pretrained(model, local_files_only=True)
+    names = [path.relative_to(model).as_posix() for path in model.rglob("*") if path.is_file()]
+    family = check_model(str(model), names, (model / "model_index.json").read_bytes())
+    parts = load_parts(family, model, torch.float32)
+    with torch.no_grad():
+        ours = parts.text(family.tokenize(family.load_tokenizers(model), PROMPTS))
+        hidden, _, pooled, _ = pipeline.encode_prompt(PROMPTS, device="cpu", do_classifier_free_guidance=False)
+        torch.testing.assert_close(ours["hidden_states"], hidden)
+        torch.testing.assert_close(ours["text_embeds"], pooled)
+        noisy, timesteps = torch.randn(2, 4, 8, 8), torch.tensor([10, 900])
+        sizes = torch.tensor([[tiny_xl.SIDE, tiny_xl.SIDE, 0, 0, tiny_xl.SIDE, tiny_xl.SIDE]] * 2)
+        told = {"text_embeds": pooled, "time_ids": sizes}
+        theirs = pipeline.unet(noisy, timesteps, hidden, added_cond_kwargs=told).sample
+        torch.testing.assert_close(family.denoise(parts.unet, noisy, timesteps, ours), theirs)
+
+
+def test_samples_are_those_of_the_pipeline(model: Path) -> None:
+    """With guidance, and zeros where there is no negative prompt, as the model's index asks for."""
+    pipeline = StableDiffusionXLPipeline.from_pretrained(model, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    names = [path.relative_to(model).as_posix() for path in model.rglob("*") if path.is_file()]
+    family = check_model(str(model), names, (model / "model_index.json").read_bytes())
+    config = SamplerConfig(name="Euler", steps=4, guidance_scale=5.0)
+    sampler = Sampler(
+        family, model, load_parts(family, model, torch.float32), config, resolution=tiny_xl.SIDE, negative_prompt=""
+    )
+    ours = sampler.sample(PROMPTS[:1], [("test", 0)]).numpy()
+    pipeline.scheduler = EulerDiscreteScheduler.from_config(pipeline.scheduler.config)
+    noise = torch.randn((1, 4, 8, 8), generator=generator_for("test", 0))
+    theirs = pipeline(
+        PROMPTS[0],
+        height=tiny_xl.SIDE,
+        width=tiny_xl.SIDE,
+        num_inference_steps=4,
+        guidance_scale=5.0,
+        latents=noise,
+        output_type="np",
+    ).images
+    assert np.abs(ours.astype(int) - np.round(theirs * 255).astype(int)).max() <= 1
+
+
+def test_from_photos_to_a_model_that_plain_diffusers_loads(
+    launch: Launch, make_config: MakeConfig, model: Path
+) -> None:
+    config = make_config(model__uri=model.as_uri(), parallelism__devices_per_node=2, parallelism__zero_stage=2)
+    run = launch(config).finish()
+    assert run.result.model == config["output"]["uri"]
+    output = Path(config["output"]["uri"].removeprefix("file://"))
+    for component in ("unet", "text_encoder", "text_encoder_2"):
+        (name,) = [path.name for path in (model / component).glob("*.safetensors")]
+        before, after = load_file(model / component / name), load_file(output / component / name)
+        changed = {key for key in before if not torch.equal(before[key], after[key])}
+        idle = {key for key in before if component == "text_encoder" and (".layers.2." in key or "final_layer" in key)}
+        assert changed and not changed & idle, component
+    pipeline = StableDiffusionXLPipeline.from_pretrained(output, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    (image,) = pipeline("a dog", num_inference_steps=2).images
+    assert image.size == (tiny_xl.SIDE, tiny_xl.SIDE)
