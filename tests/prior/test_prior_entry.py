@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import random
+import struct
+import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,7 +39,8 @@ def test_no_flipped_bit_changes_a_picture_or_a_latent(bit: int) -> None:
         again = unpack(bytes(data), key=KEY, index=7, resolution=8)
     except EntryError:
         return
-    assert again.png == image.png and np.array_equal(again.latent, image.latent)  # the seconds, or nothing
+    assert (again.png, again.seconds) == (image.png, image.seconds)  # white space of the header
+    assert np.array_equal(again.latent, image.latent)
 
 
 @pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 60, 300, -1])
@@ -51,6 +55,22 @@ def test_a_torn_entry_is_refused(length: int) -> None:
 def test_an_entry_of_something_else_is_refused(key: str, index: int, resolution: int) -> None:
     with pytest.raises(EntryError):
         unpack(pack(class_image(), key=KEY, index=7), key=key, index=index, resolution=resolution)
+
+
+@pytest.mark.parametrize("side", [16, 60_000])
+def test_a_picture_of_another_size_is_refused_unread(side: int) -> None:
+    image = class_image()
+    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    png = image.png[:12] + header + struct.pack(">I", zlib.crc32(header)) + image.png[33:]
+    data = pack(replace(image, png=png), key=KEY, index=7)
+    with pytest.raises(EntryError):
+        unpack(data, key=KEY, index=7, resolution=8)
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), float("nan"), -1.0])
+def test_an_absurd_cost_is_refused(seconds: float) -> None:
+    with pytest.raises(EntryError):
+        unpack(pack(replace(class_image(), seconds=seconds), key=KEY, index=7), key=KEY, index=7, resolution=8)
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"\xff" * 100, b"GIF89a" * 50, b"{}" * 40])

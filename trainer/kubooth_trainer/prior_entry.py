@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 ABOUT = "prior.json"
+MOST_SECONDS = 1e6  # that one image may have taken
 MOST_BYTES = 64 << 20  # of an entry: a larger file is none of ours
 NAME = re.compile(
     r"(?:(?P<scope>.+)/)?(?P<key>[0-9a-f]{64})/(?P<file>(?P<index>\d{5})\.safetensors|claim-\d{5}\.json|prior\.json)"
@@ -54,13 +55,8 @@ def claim_name(batch: int) -> str:
 def pack(image: ClassImage, *, key: str, index: int) -> bytes:
     """The bytes of an entry."""
     tensors = {"latent": np.ascontiguousarray(image.latent, dtype=np.float32), "png": _bytes_array(image.png)}
-    metadata = {
-        "format": _FORMAT,
-        "key": key,
-        "index": str(index),
-        "seconds": f"{image.seconds:.3f}",
-        "sha256": _digest(tensors, key=key, index=index),
-    }
+    place = {"format": _FORMAT, "key": key, "index": str(index), "seconds": f"{image.seconds:.3f}"}
+    metadata = {**place, "sha256": _digest(tensors, place)}
     data: bytes = save(tensors, metadata)
     return data
 
@@ -71,27 +67,29 @@ def unpack(data: bytes, *, key: str, index: int, resolution: int) -> ClassImage:
         tensors = load(data)
         length = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + length])["__metadata__"]
-        found = metadata["format"], metadata["key"], metadata["index"]
-        seconds = float(metadata["seconds"])
+        place = {name: metadata[name] for name in ("format", "key", "index", "seconds")}
+        seconds = float(place["seconds"])
         recorded = metadata["sha256"]
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise EntryError(f"it is not a class image ({error})") from error
-    if found != (_FORMAT, key, str(index)):
+    if (place["format"], place["key"], place["index"]) != (_FORMAT, key, str(index)):
         raise EntryError("it is another prior's, another image or another format")
-    if set(tensors) != {"latent", "png"} or recorded != _digest(tensors, key=key, index=index):
+    if set(tensors) != {"latent", "png"} or recorded != _digest(tensors, place):
         raise EntryError("its digest is wrong")
+    if not 0 <= seconds < MOST_SECONDS:
+        raise EntryError(f"it took {seconds} seconds")
     png = tensors["png"].tobytes()
     _check_png(png, resolution)
-    return ClassImage(png=png, latent=tensors["latent"], seconds=max(0.0, seconds))
+    return ClassImage(png=png, latent=tensors["latent"], seconds=seconds)
 
 
 def _bytes_array(data: bytes) -> np.ndarray:
     return np.frombuffer(data, dtype=np.uint8)
 
 
-def _digest(tensors: dict[str, np.ndarray], *, key: str, index: int) -> str:
-    """SHA-256 (hex) over key, index and every tensor's type, shape and bytes."""
-    digest = hashlib.sha256(f"{_FORMAT} {key} {index}".encode())
+def _digest(tensors: dict[str, np.ndarray], place: dict[str, str]) -> str:
+    """SHA-256 (hex) over the rest of the header and every tensor's type, shape and bytes."""
+    digest = hashlib.sha256(json.dumps(place, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f" {name} {tensor.dtype} {tensor.shape} ".encode())
@@ -104,9 +102,8 @@ def _check_png(png: bytes, resolution: int) -> None:
 
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-            size = image.size
-            image.verify()
-    except (OSError, SyntaxError, ValueError) as error:
+            if image.size != (resolution, resolution):
+                raise EntryError(f"its picture has {image.width} x {image.height} pixels, not {resolution}")
+            image.load()
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise EntryError(f"its picture cannot be read ({error})") from error
-    if size != (resolution, resolution):
-        raise EntryError(f"its picture has {size[0]} x {size[1]} pixels, not {resolution} x {resolution}")
