@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 LOCAL: dict[str, tuple[str, str]] = {  # name: where its click command is, its line in --help
     "run": ("kubooth_cli.run:run_command", "Train a job on this machine."),
     "sample": ("kubooth_cli.sample:sample_command", "Make pictures with a trained model."),
+    "cache": ("kubooth_cli.cache:cache_command", "Show or clear kept class images."),
     "validate": ("kubooth_cli.validate:validate_command", "Check job and runtime files."),
     "explain": ("kubooth_cli.explain:explain_command", "Describe a field of a job or runtime."),
     "completion": ("kubooth_cli.completion:completion_command", "Print a shell's completion script."),

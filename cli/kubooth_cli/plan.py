@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from kubooth_cli.devices import Devices, NotEnoughDevicesError, find_devices
-from kubooth_cli.workdir import default_workdir
+from kubooth_cli.workdir import default_workdir, prior_cache_uri
 from kubooth_operator.api.load import load_job, load_runtime
 from kubooth_operator.api.local import local_runtime
 from kubooth_operator.api.problems import SpecError
@@ -34,6 +34,7 @@ class Request:
     overrides: Sequence[str] = ()
     output: str | None = None
     workdir: Path | None = None
+    prior_cache: bool = True  # keep class images for later runs, and take those of earlier ones
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,13 @@ def make_plan(request: Request, environment: Mapping[str, str] = os.environ) -> 
             output=output_uri(request.output) if request.output else None,
             attempt=0,
             namespace="default",
+            prior_cache=prior_cache_uri(environment),
         )
         with _errors_of(request.job):
-            return resolve(job, runtime, target)
+            config = resolve(job, runtime, target)
+        if not request.prior_cache:
+            config = config.model_copy(update={"prior": config.prior.model_copy(update={"cache": None})})
+        return config
 
     # The default folder is named after the config's digest, which leaves the folder itself out.
     workdir = request.workdir or default_workdir(resolved(Path("/nowhere")), environment)

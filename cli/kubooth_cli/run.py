@@ -33,6 +33,11 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     type=click.Path(file_okay=False, path_type=Path),
     help="Working folder: checkpoints, caches, log. Default: one per job and settings, in the cache folder.",
 )
+@click.option(
+    "--prior-cache/--no-prior-cache",
+    default=True,
+    help="Share class images with other runs of the same prior. Default: do, in the runtime's cache or your own.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One event per line on standard output.")
 @click.option("--verbose", is_flag=True, help="Show the library log as well.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved configuration and stop.")
@@ -45,6 +50,7 @@ def run_command(
     overrides: tuple[str, ...],
     output: str | None,
     workdir: Path | None,
+    prior_cache: bool,
     as_json: bool,
     verbose: bool,
     dry_run: bool,
@@ -60,7 +66,8 @@ def run_command(
       kubooth run job.yaml --set training.steps=50 --output out/
     """
     request = Request(
-        job=job, runtime=runtime, devices=devices, overrides=overrides, output=output, workdir=workdir
+        job=job, runtime=runtime, devices=devices, overrides=overrides, output=output, workdir=workdir,
+        prior_cache=prior_cache,
     )  # fmt: skip
     plan = _planned(request)
     if dry_run:

@@ -31,6 +31,11 @@ def default_workdir(config: TrainConfig, environment: Mapping[str, str]) -> Path
     return cache_root(environment) / "runs" / f"{config.job.name}-{config.digest()[:10]}"
 
 
+def prior_cache_uri(environment: Mapping[str, str]) -> str:
+    """Where this user's runs share class images."""
+    return (cache_root(environment) / "prior").as_uri()
+
+
 @contextmanager
 def locked(workdir: Path) -> Iterator[int]:
     """Holds the folder for one run; yields the lock's descriptor, for the launcher to inherit.

@@ -21,6 +21,8 @@ from kubooth_operator.locations import LocationError, absolute, is_under_any
 from kubooth_operator.supported import unsupported, unsupported_of_runtime
 from kubooth_trainer.config import CONFIG_VERSION, TrainConfig
 
+SHARED_PRIORS = "shared"  # part of a trusted cache; beside it, namespaces/NAME
+
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
@@ -33,6 +35,7 @@ class Target:
     output: str | None  # in place of spec.output.uri
     attempt: int
     namespace: str
+    prior_cache: str | None = None  # URI of the cache of class images where the runtime names none
 
 
 def resolve(job: PersonalizationJob, runtime: PersonalizationRuntime, target: Target) -> TrainConfig:
@@ -97,6 +100,7 @@ class _Resolution:
         model = self._model()
         prior_uri = spec.prior.uri and self._location("spec.prior.uri", spec.prior.uri, reads=True)
         output = self._location("spec.output.uri", target.output or spec.output.uri, reads=False)
+        prior_cache = self._prior_cache()
         if self.errors:
             raise SpecError(self.errors)
         training = spec.training.model_dump()
@@ -117,7 +121,7 @@ class _Resolution:
                     "images": images,
                     "identifier": spec.subject.identifier or None,
                 },
-                "prior": {**spec.prior.model_dump(), "uri": prior_uri},
+                "prior": {**spec.prior.model_dump(), "uri": prior_uri, "cache": prior_cache},
                 "training": {
                     **training,
                     "ema": {"decay": ema["decay"]} if ema["enabled"] else None,
@@ -218,6 +222,18 @@ class _Resolution:
             "spec.model.name", f"{self._runtime_name} has no model {model.name}{hint}; known: {known}", "ModelNotFound"
         )
         return ""
+
+    def _prior_cache(self) -> str | None:
+        """The job's part of the runtime's cache: its namespace's own, unless the runtime trusts all who write there."""
+        cache = self.runtime.spec.prior_cache
+        if cache is None:
+            return self.target.prior_cache
+        part = SHARED_PRIORS if cache.trusted else f"namespaces/{self.target.namespace}"
+        try:
+            return f"{absolute(cache.uri, None).rstrip('/')}/{part}/"
+        except LocationError as error:
+            self._fail("spec.runtimeRef.name", f"priorCache.uri of {self._runtime_name} {error}")
+            return None
 
     def _location(self, path: str, uri: str, *, reads: bool) -> str:
         prefixes = self.limits.read_prefixes if reads else self.limits.write_prefixes

@@ -50,7 +50,7 @@ def unsupported(spec: JobSpec) -> list[FieldError]:
 
 def unsupported_of_runtime(runtime: PersonalizationRuntime) -> list[FieldError]:
     """One error for each thing a job's runtime sets that this version does not do."""
-    set_here = {"modelCache": runtime.spec.model_cache, "priorCache": runtime.spec.prior_cache}
+    set_here = {"modelCache": runtime.spec.model_cache}
     return [
         _not_supported("spec.runtimeRef.name", f"{field}, which runtime {runtime.metadata.name} sets,")
         for field, value in set_here.items()

@@ -158,6 +158,21 @@ def test_identity_and_storage_come_from_metadata_target_and_runtime() -> None:
     assert (config.workdir, config.checkpoints.uri) == ("/work", "file:///work/checkpoints")
 
 
+PRIOR_CACHES = [
+    ("none", {}, None, None),
+    ("own", {}, "file:///home/ann/.cache/kubooth/prior", "file:///home/ann/.cache/kubooth/prior"),
+    ("per-namespace", {"uri": "s3://cache/priors"}, "file:///x", "s3://cache/priors/namespaces/team-a/"),
+    ("trusted", {"uri": "s3://cache/priors/", "trusted": True}, None, "s3://cache/priors/shared/"),
+]
+
+
+@pytest.mark.parametrize(("cache", "own", "uri"), [c[1:] for c in PRIOR_CACHES], ids=[c[0] for c in PRIOR_CACHES])
+def test_a_runtimes_prior_cache_has_a_part_for_each_namespace(cache: Any, own: str | None, uri: str | None) -> None:
+    config = resolved(job(), {"priorCache": cache} if cache else {}, target(prior_cache=own))
+    assert config.prior.cache == uri
+    assert config.digest() == resolved(job()).digest()
+
+
 def test_deadlines_are_the_jobs_then_the_runtimes_then_the_built_in_ones() -> None:
     defaults = {"defaults": {"runPolicy": {"progressDeadlineSeconds": 120, "startupDeadlineSeconds": 240}}}
     chosen = job(runPolicy__progressDeadlineSeconds=60)
@@ -298,7 +313,6 @@ REFUSALS = [
     ("model", {"model": {"name": "x"}}, {}, "ModelNotFound"),
     ("feature", {"method": "LoRA"}, {}, "UnsupportedFeature"),
     ("model-cache", {}, {"modelCache": {"hostPath": "/models"}}, "UnsupportedFeature"),
-    ("prior-cache", {}, {"priorCache": {"uri": "s3://priors/"}}, "UnsupportedFeature"),
     ("merge", {"training__warmupSteps": 801}, {}, "InvalidSpec"),
     ("division", {"training__batchSize": 3, "parallelism__nodes": 2}, {}, "InvalidSpec"),
 ]

@@ -204,3 +204,24 @@ def test_the_default_folder_is_one_per_settings(kubooth: Any, tmp_path: Path) ->
     assert first.startswith(str(tmp_path / "cache" / "kubooth" / "runs" / "rex-"))
     assert folder("--output", "elsewhere") == first
     assert folder("--set", "training.steps=50") != first
+
+
+def test_class_images_are_shared_in_ones_own_cache_unless_told_not_to(kubooth: Any, tmp_path: Path) -> None:
+    import yaml
+
+    kubooth.environment["XDG_CACHE_HOME"] = str(tmp_path / "cache")
+
+    def cache(*arguments: str) -> str | None:
+        done = kubooth.run("success", "--dry-run", *arguments)
+        assert done.returncode == 0, done.stderr
+        found: str | None = yaml.safe_load(done.stdout)["prior"]["cache"]
+        return found
+
+    assert cache() == (tmp_path / "cache" / "kubooth" / "prior").as_uri()
+    assert cache("--no-prior-cache") is None
+    runtime = {"apiVersion": "kubooth.io/v1alpha1", "kind": "PersonalizationRuntime", "metadata": {"name": "default"}}
+    limits = {"readPrefixes": ["file:///"], "writePrefixes": ["file:///"]}
+    spec = {"priorCache": {"uri": "s3://cache/priors", "trusted": True}, "limits": limits}
+    (kubooth.folder / "runtime.yaml").write_text(yaml.safe_dump({**runtime, "spec": spec}))
+    assert cache("--runtime", "runtime.yaml") == "s3://cache/priors/shared/"
+    assert cache("--runtime", "runtime.yaml", "--no-prior-cache") is None

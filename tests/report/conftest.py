@@ -40,6 +40,7 @@ CONFIG: dict[str, Any] = {
         "negative_prompt": "",
         "sampler": {**SAMPLER, "name": "EulerAncestral"},
         "uri": None,
+        "cache": None,
     },
     "training": {
         "steps": 800,

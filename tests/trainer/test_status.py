@@ -124,11 +124,11 @@ def test_after_training_there_is_no_eta() -> None:
 
 def test_checkpoint_prior_output_and_report() -> None:
     status = told(
-        PriorEvent(source="Partial", images=200, cache_key="k" * 64),
+        PriorEvent(source="Partial", images=200, cache_key="k" * 64, seconds_saved=12.34),
         CheckpointEvent(uri="s3://m/rex/.kubooth/checkpoints/attempt-1/step-000400", step=400, time=T0),
         RESULT,
     )
-    assert status["prior"] == {"cacheKey": "k" * 64, "source": "Partial", "images": 200}
+    assert status["prior"] == {"cacheKey": "k" * 64, "source": "Partial", "images": 200, "secondsSaved": 12.3}
     assert status["checkpoint"]["time"] == "2026-09-21T14:13:20Z"
     assert status["output"] == {"uri": "s3://m/rex", "manifestDigest": "ab" * 32, "bytes": 2_600_000_000}
     assert status["report"] == {"uri": "s3://m/rex/report.html"}

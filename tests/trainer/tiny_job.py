@@ -36,6 +36,7 @@ def config_dict(model: Path, photos: Path, folder: Path, **overrides: Any) -> di
             "negative_prompt": "",
             "sampler": sampler,
             "uri": None,
+            "cache": None,
         },
         "training": {
             "steps": 10,

@@ -78,6 +78,7 @@ class PriorConfig(Frozen):
     negative_prompt: str
     sampler: SamplerConfig
     uri: str | None  # bring your own class images
+    cache: str | None  # URI of the folder where jobs of the same prior share class images
 
 
 class EmaConfig(Frozen):
@@ -201,6 +202,7 @@ class TrainConfig(Frozen):
                 "deadlines": True,
                 "workdir": True,
                 "model": {"name"},
+                "prior": {"cache"},
                 "training": {"gradient_accumulation", "gradient_checkpointing", "compile"},
             },
         )

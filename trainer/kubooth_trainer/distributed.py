@@ -82,6 +82,14 @@ class World:
         dist.all_gather(parts, value)
         return [part.cpu() for part in parts]
 
+    def broadcast(self, value: torch.Tensor) -> torch.Tensor:
+        """Rank 0's tensor, on the CPU; the others give one of the same shape and type. Collective."""
+        if self.size == 1:
+            return value.cpu()
+        value = value.to(self.device).contiguous()
+        dist.broadcast(value, src=0)
+        return value.cpu()
+
 
 def join(stall_seconds: float) -> World:
     """Joins the process group that torchrun's environment describes. Collective; called once."""

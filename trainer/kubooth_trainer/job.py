@@ -27,7 +27,17 @@ from kubooth_trainer.export import ExportOptions, export_model
 from kubooth_trainer.families import load_parts
 from kubooth_trainer.loop import Surroundings, TrainInputs, train
 from kubooth_trainer.plan import Plan, make_plan
-from kubooth_trainer.prior import class_image_paths, drop_damaged, generate_prior, prior_key, prior_prompt
+from kubooth_trainer.prior import (
+    PriorMaker,
+    PriorProgress,
+    class_image_paths,
+    describe_prior,
+    drop_damaged,
+    prior_key,
+    prior_prompt,
+    prior_words,
+)
+from kubooth_trainer.prior_cache import PriorCache, open_storage
 from kubooth_trainer.progress import PriorEvent, Reporter, ResultEvent, transfer
 from kubooth_trainer.publish import Destination, Manifest, SameJobComplete, check_output, publish
 from kubooth_trainer.result import Finished, manifest_fields, write_pages
@@ -72,6 +82,11 @@ class Setting:
             self.stop.raise_if_set_here()
 
         return advance
+
+    def moved_alone(self) -> None:
+        """The same for such work without a count."""
+        self.reporter.moved()
+        self.stop.raise_if_set_here()
 
     def transfer(self) -> Progress:
         """The same for files on their way to or from this rank."""
@@ -158,9 +173,10 @@ def _prior(setting: Setting, acquired: Acquired, fetcher: Fetcher) -> list[Path]
     config, world, reporter = setting.config, setting.world, setting.reporter
     if config.prior.uri is not None:
         return _own_class_images(setting, acquired, fetcher)
-    key = prior_key(
+    decisive = describe_prior(
         config, model_digest=acquired.model_digest, resolution=acquired.resolution, precision=setting.plan.precision
     )
+    key = prior_key(decisive)
     folder = setting.work / "prior" / key[:16]
     if world.leads_node:
         dropped = drop_damaged(folder, config.prior.images)
@@ -169,27 +185,47 @@ def _prior(setting: Setting, acquired: Acquired, fetcher: Fetcher) -> list[Path]
     world.barrier()
     paths = class_image_paths(folder, config.prior.images)
     ready = sum(path.exists() for path in paths)
-    note = f"{ready} were there" if ready else ""
-    reporter.begin("Prior", total=len(paths), unit="images", done=ready, note=note)
-    if not all(world.all_true([path.exists() for path in paths])):
-        parts = load_parts(acquired.family, acquired.model, setting.plan.dtype)
-        for module in (parts.unet, parts.text, parts.vae):
-            module.to(world.device)
-        sampler = Sampler(
-            acquired.family,
-            acquired.model,
-            parts,
-            config.prior.sampler,
-            resolution=acquired.resolution,
-            negative_prompt=config.prior.negative_prompt,
-        )
-        generate_prior(config, sampler, folder, world=world, on_progress=setting.progress("Prior"))
-    reporter.end("Prior")
+    reporter.begin("Prior", total=len(paths), unit="images", done=ready, note=f"{ready} were there" if ready else "")
+    cache = _prior_cache(setting, key, acquired.resolution)
+    maker = PriorMaker(
+        config, folder, world=world, cache=cache, load=lambda: _prior_sampler(setting, acquired)
+    )  # fmt: skip
+    try:
+        count = maker.run(PriorProgress(moved=setting.moved_alone, advance=setting.progress("Prior")))
+    finally:
+        if cache is not None:
+            cache.close(about=decisive)
+    reporter.end("Prior", note=prior_words(count, ready))
     source: Literal["Hit", "Partial", "Generated"] = "Generated"
-    if ready:
-        source = "Hit" if ready == len(paths) else "Partial"
-    reporter.emit(PriorEvent(source=source, images=len(paths), cache_key=key))
+    if count.made < len(paths):
+        source = "Partial" if count.made else "Hit"
+    saved = count.seconds_saved
+    reporter.emit(PriorEvent(source=source, images=len(paths), cache_key=key, seconds_saved=saved))
     return paths
+
+
+def _prior_cache(setting: Setting, key: str, resolution: int) -> PriorCache | None:
+    """The cache that jobs share, on rank 0, where there is one."""
+    config = setting.config
+    if config.prior.cache is None or not setting.world.is_main:
+        return None
+    storage = open_storage(config.storage)
+    return PriorCache(storage, config.prior.cache, key=key, resolution=resolution, warn=setting.reporter.warn)
+
+
+def _prior_sampler(setting: Setting, acquired: Acquired) -> Sampler:
+    prior = setting.config.prior
+    parts = load_parts(acquired.family, acquired.model, setting.plan.dtype)
+    for module in (parts.unet, parts.text, parts.vae):
+        module.to(setting.world.device)
+    return Sampler(
+        acquired.family,
+        acquired.model,
+        parts,
+        prior.sampler,
+        resolution=acquired.resolution,
+        negative_prompt=prior.negative_prompt,
+    )
 
 
 def _own_class_images(setting: Setting, acquired: Acquired, fetcher: Fetcher) -> list[Path]:

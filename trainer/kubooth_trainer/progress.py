@@ -78,6 +78,7 @@ class PriorEvent:
     source: Literal["Hit", "Partial", "Generated", "Provided"]  # all kept, some kept, none, the user's own
     images: int
     cache_key: str | None
+    seconds_saved: float = 0.0  # what this job's devices would have taken for the images from the cache
     type: str = "prior"
 
 

@@ -62,19 +62,27 @@ class Sampler:
         self._device = next(parts.unet.parameters()).device
         self._dtype = next(parts.unet.parameters()).dtype
 
-    @torch.inference_mode()
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """[c, h, w] of one latent."""
+        unet: Any = self._parts.unet
+        vae: Any = self._parts.vae
+        side = self.resolution // 2 ** (len(vae.config.block_out_channels) - 1)
+        return int(unet.config.in_channels), side, side
+
     def sample(self, prompts: Sequence[str], seeds: Sequence[tuple[int | str, ...]]) -> torch.Tensor:
         """uint8 images [n, height, width, 3] on the CPU, one per prompt and seed."""
+        return self.decode(self.sample_latents(prompts, seeds))
+
+    @torch.inference_mode()
+    def sample_latents(self, prompts: Sequence[str], seeds: Sequence[tuple[int | str, ...]]) -> torch.Tensor:
+        """fp32 latents [n, c, h, w] on the device, one per prompt and seed, in the scale the UNet sees."""
         import diffusers
 
         scheduler = getattr(diffusers, SCHEDULERS[self._config.name]).from_config(_inference(self._parts.schedule))
         scheduler.set_timesteps(self._config.steps, device=self._device)
         generators = [generator_for(*seed) for seed in seeds]
-        unet: Any = self._parts.unet
-        vae: Any = self._parts.vae
-        side = self.resolution // 2 ** (len(vae.config.block_out_channels) - 1)
-        shape = (int(unet.config.in_channels), side, side)
-        latents = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+        latents: torch.Tensor = torch.stack([torch.randn(self.latent_shape, generator=each) for each in generators])
         latents = latents.to(self._device) * scheduler.init_noise_sigma
         guided = self._config.guidance_scale != 1.0
         conditioning = self._conditioning(prompts, guided=guided)
@@ -90,6 +98,12 @@ class Sampler:
                 empty, prompted = output.chunk(2)
                 output = empty + self._config.guidance_scale * (prompted - empty)
             latents = scheduler.step(output, timestep, latents, return_dict=False, **extra)[0]
+        return latents
+
+    @torch.inference_mode()
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """uint8 images [n, height, width, 3] on the CPU of `sample_latents`."""
+        vae: Any = self._parts.vae
         shift = getattr(vae.config, "shift_factor", None) or 0.0
         decoded = vae.decode((latents / vae.config.scaling_factor + shift).to(self._dtype), return_dict=False)[0]
         pixels: torch.Tensor = ((decoded.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
@@ -143,11 +157,21 @@ def make_pictures(
 
 def write_png(path: Path, image: torch.Tensor) -> None:
     """Writes a uint8 image [height, width, 3], whole or not at all."""
+    write_whole(path, png_bytes(image))
+
+
+def png_bytes(image: torch.Tensor) -> bytes:
+    """A uint8 image [height, width, 3] as a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(image.numpy()).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_bytes(buffer.getvalue())
+    partial.write_bytes(data)
     partial.replace(path)
 
 

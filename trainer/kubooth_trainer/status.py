@@ -110,7 +110,12 @@ class _State:
             saved = self.checkpoint
             status["checkpoint"] = {"uri": saved.uri, "step": saved.step, "time": _rfc3339(saved.time)}
         if self.prior is not None:
-            status["prior"] = _known(cacheKey=self.prior.cache_key, source=self.prior.source, images=self.prior.images)
+            status["prior"] = _known(
+                cacheKey=self.prior.cache_key,
+                source=self.prior.source,
+                images=self.prior.images,
+                secondsSaved=round(self.prior.seconds_saved, 1) if self.prior.seconds_saved else None,
+            )
         if self.result is not None:
             status["output"] = _known(
                 uri=self.result.output or self.result.model,

@@ -151,8 +151,8 @@ class PriorCacheSpec(Part):
 
     rules: ClassVar[tuple[Rule, ...]] = (location_rule("uri"),)
 
-    uri: Uri = required("Prefix of the cache.")
-    trusted: bool = preset(False, "Whether namespaces share it. Digests catch corruption, not malice.")
+    uri: Uri = required("Prefix of the cache. Each namespace has a part of its own, namespaces/NAME.")
+    trusted: bool = preset(False, "Whether namespaces share one part, shared. Digests catch corruption, not malice.")
 
 
 class ModelCacheSpec(Part):

@@ -78,6 +78,9 @@ class PriorStatus(Observed):
     cache_key: Annotated[str, Field(max_length=128)] | None = Field(default=None, description="Key in the cache.")
     source: Literal["Hit", "Partial", "Generated", "Provided"] = Field(description="Cached, generated or given.")
     images: Count | None = Field(default=None, description="How many.")
+    seconds_saved: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="Time that the job's devices would have taken for those from the cache, in seconds."
+    )
 
 
 class OutputStatus(Observed):
