@@ -5,4 +5,12 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent))
 
-pytest_plugins = ["bed.s3", "bed.tiny", "bed.cluster", "bed.operator_process", "bed.podbed", "bed.trainings"]
+pytest_plugins = [
+    "bed.s3",
+    "bed.tiny",
+    "bed.tiny_encoders",
+    "bed.cluster",
+    "bed.operator_process",
+    "bed.podbed",
+    "bed.trainings",
+]
