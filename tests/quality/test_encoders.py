@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 from bed.tiny_encoders import Noise
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import BitImageProcessorPil, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer, ViTModel
 
 from kubooth_trainer.encoders import Encoders, check_encoder, load_encoders
-from kubooth_trainer.encoders.pictures import IMAGENET, clip_transform, dino_transform
+from kubooth_trainer.encoders.domain import texture
+from kubooth_trainer.encoders.pictures import IMAGENET, Transform, clip_transform, dino_transform
 from kubooth_trainer.errors import BadModelError
 
 CPU = torch.device("cpu")
@@ -186,13 +188,18 @@ def test_an_encoder_of_a_narrow_domain_tells_what_is_outside(
     folder = tmp_path / "dino"
     shutil.copytree(encoder_folders["dino"], folder)
     (folder / "domain.json").write_text(json.dumps({"name": "noise", "description": "smooth noise"}))
-    only = load({"dino": folder})
-    assert "nothing here can tell" in (only.why_not([noise(1)]) or "")
-    assert only.dino is not None
-    mean = only.dino.embed([noise(1)])[0]
-    statistics = {"mean": mean, "whitening": torch.eye(16), "bound": torch.tensor(1e-3)}
+    with pytest.raises(BadModelError, match=r"domain\.json or domain\.safetensors is damaged"):
+        load({"dino": folder})
+    smooth = [noise(seed) for seed in range(40)]
+    figures = texture(Transform(resize=64, crop=64, mean=(0, 0, 0), std=(1, 1, 1))(smooth))
+    statistics = {
+        "mean": figures.mean(0),
+        "whitening": torch.diag(1 / figures.std(0)),
+        "bound": torch.tensor(2.0),
+    }
     save_file(statistics, folder / "domain.safetensors")
     known = load({"dino": folder, "clip": encoder_folders["clip"]})
-    assert known.why_not([noise(1), noise(1), noise(2)]) is None  # most of them belong to it
-    assert "know smooth noise alone" in (known.why_not([noise(2), noise(3), noise(1)]) or "")
-    assert load({"clip": encoder_folders["clip"]}).why_not([noise(2)]) is None
+    rough = [Image.fromarray(np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8))] * 2
+    assert known.why_not([*smooth[:3], *rough]) is None  # most of them belong to it
+    assert "know smooth noise alone" in (known.why_not([*rough, smooth[0]]) or "")
+    assert load({"clip": encoder_folders["clip"]}).why_not(rough) is None

@@ -12,7 +12,7 @@ MODELS: tuple[str, ...] = ("small-world",)
 """Names of the models that ship in this package."""
 
 
-ENCODERS: tuple[str, ...] = ()
+ENCODERS: tuple[str, ...] = ("dino", "clip", "lpips")
 """Metric encoders that ship in this package: they measure scenes of this world, and nothing else."""
 
 

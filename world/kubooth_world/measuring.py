@@ -3,11 +3,12 @@
 They have the architectures that the papers measure with, so that whoever loads DINO, CLIP and LPIPS from a folder
 loads these too: a `ViTModel` whose class token tells instances apart, a `CLIPModel` for pictures and captions, and
 the AlexNet stack of LPIPS. Each folder names its domain in `domain.json`: they say nothing about real photos, and
-the first one brings statistics by which a picture of another kind is recognized.
+statistics beside it tell pictures of another kind.
 """
 
 from typing import Final
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTModel
@@ -49,6 +50,22 @@ def build_clip(vocabulary: int, *, start: int, end: int, length: int) -> CLIPMod
             },
         )
     )  # fmt: skip
+
+
+def texture(pixels: Tensor) -> Tensor:
+    """Return what tells drawn scenes from photos, (n, 18), of pictures (n, 3, h, w) in [0, 1].
+
+    Quantiles of the steps between neighbours, of curvature (as logarithms) and of saturation. Whoever loads an
+    encoder with a `domain.json` computes the same.
+    """
+    steps = torch.cat([(pixels.diff(dim=dim).abs().mean(1)).flatten(1) for dim in (3, 2)], dim=1)
+    inner = 4 * pixels[..., 1:-1, 1:-1]
+    around = pixels[..., :-2, 1:-1] + pixels[..., 2:, 1:-1] + pixels[..., 1:-1, :-2] + pixels[..., 1:-1, 2:]
+    curvature = (inner - around).abs().mean(1).flatten(1)
+    saturation = (pixels.amax(1) - pixels.amin(1)).flatten(1)
+    at = torch.tensor((0.1, 0.25, 0.5, 0.75, 0.9, 0.97))
+    logarithms = [torch.quantile(values + 3e-3, at, dim=1).log().T for values in (steps, curvature)]
+    return torch.cat([*logarithms, torch.quantile(saturation, at, dim=1).T], dim=1)
 
 
 class AlexFeatures(nn.Module):

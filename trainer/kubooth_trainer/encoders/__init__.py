@@ -50,22 +50,12 @@ class Encoders:
 
     def why_not(self, photos: Sequence[Image.Image]) -> str | None:
         """A sentence where an encoder of a narrow domain cannot speak of these photos; None where all can."""
-        judges = [judge for judge in (self.dino, self.clip) if judge is not None]
         for encoder in self.all():
-            domain = encoder.domain
-            if domain is None:
-                continue
-            judge = next((each for each in judges if each.domain and each.domain.can_tell(domain.name)), None)
-            if judge is None or judge.domain is None:
+            if encoder.domain is not None and not encoder.domain.has(photos):
                 return (
-                    f"the encoder {encoder.facts.role} knows {domain.description} alone, and nothing here can tell "
-                    "whether the photos are such"
-                )
-            if not judge.domain.has(judge.embed(photos)):
-                return (
-                    f"the encoders of this runtime know {domain.description} alone, and the photos show something "
-                    "else: figures would mean nothing. A runtime whose spec.encoders names DINO, CLIP and LPIPS for "
-                    "photos gives them"
+                    f"the encoders of this runtime know {encoder.domain.description} alone, and the photos show "
+                    "something else: figures would mean nothing. A runtime whose spec.encoders names DINO, CLIP and "
+                    "LPIPS for photos gives them"
                 )
         return None
 
