@@ -8,6 +8,7 @@ sys.path.append(str(Path(__file__).parent))
 pytest_plugins = [
     "bed.s3",
     "bed.tiny",
+    "bed.tiny_encoders",
     "bed.cluster",
     "bed.operator_process",
     "bed.podbed",

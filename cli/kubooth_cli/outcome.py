@@ -54,6 +54,14 @@ def success(outcome: Outcome) -> list[str]:
         ("report", fmt.plain_path(result.report)),
         ("identifier", f"{result.identifier} {run.config.subject.class_name}"),
     ]
+    figures = outcome.state.quality.figures if outcome.state.quality else []
+    shown = [
+        f"{figure.name} {figure.before:.2f} > {figure.after:.2f}"
+        for figure in figures
+        if figure.before is not None and figure.after is not None
+    ]
+    if shown:
+        rows.append(("figures", ", ".join(shown)))
     if outcome.state.warnings:
         rows.append(("warnings", f"{len(outcome.state.warnings)}, see above"))
     return [

@@ -66,7 +66,7 @@ def make_plan(request: Request, environment: Mapping[str, str] = os.environ) -> 
         with _errors_of(request.runtime):
             runtime = load_runtime(request.runtime)
     else:
-        runtime = local_runtime(models=bundled_models())
+        runtime = local_runtime(models=bundled_models(), encoders=bundled_encoders())
     try:
         devices = find_devices(request.devices, environment)
     except NotEnoughDevicesError as error:
@@ -110,6 +110,15 @@ def bundled_models() -> dict[str, str]:
     except ImportError:
         return {}
     return {name: kubooth_world.model_path(name).resolve().as_uri() for name in kubooth_world.MODELS}
+
+
+def bundled_encoders() -> dict[str, str]:
+    """The encoders of `kubooth-world`, which measure its own drawn scenes: role to URI."""
+    try:
+        import kubooth_world
+    except ImportError:
+        return {}
+    return {role: kubooth_world.encoder_path(role).resolve().as_uri() for role in kubooth_world.ENCODERS}
 
 
 def output_uri(given: str, base: Path | None = None) -> str:

@@ -12,6 +12,7 @@ from kubooth_trainer.progress import (
     FailedEvent,
     InfoEvent,
     ProgressEvent,
+    QualityEvent,
     ResultEvent,
     StageEvent,
     WarningEvent,
@@ -50,6 +51,7 @@ class RunState:
     checkpoint: CheckpointEvent | None = None
     infos: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    quality: QualityEvent | None = None
     result: ResultEvent | None = None
     failed: FailedEvent | None = None
 
@@ -66,6 +68,8 @@ class RunState:
                 self.infos[event.key] = event.value
             case WarningEvent():
                 self.warnings.append(event.message)
+            case QualityEvent():
+                self.quality = event
             case ResultEvent():
                 self.result = event
             case FailedEvent():

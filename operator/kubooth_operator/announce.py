@@ -35,6 +35,9 @@ def announcements(old: Manifest, new: Manifest) -> Iterator[Announcement]:
     suspended = _condition(new, "Suspended")
     if _moved(old, new, "Suspended") and suspended["status"] == "True":
         yield _say("Normal", suspended["reason"], suspended["message"])
+    quality = _condition(new, "QualityAccepted")
+    if _moved(old, new, "QualityAccepted") and quality["status"] != "True":
+        yield _say("Warning", f"Quality{quality['reason']}", quality["message"])
     if new.get("phase") != old.get("phase") and new.get("phase") in {"Succeeded", "Failed"}:
         succeeded = new["phase"] == "Succeeded"
         yield _say("Normal" if succeeded else "Warning", new["phase"], new.get("message", ""))

@@ -15,7 +15,7 @@ from kubooth_operator.announce import announcements
 from kubooth_operator.plan import Clock, Deletion, Manifest, Plan
 from kubooth_operator.workload import time_of
 
-CONDITIONS = ("Accepted", "PodsReady", "Succeeded", "Failed", "Suspended")
+CONDITIONS = ("Accepted", "PodsReady", "Succeeded", "Failed", "Suspended", "QualityAccepted")
 MAX_MESSAGE = 4096
 SHORTEST_WAIT_SECONDS = 1.0
 
@@ -64,9 +64,9 @@ class Draft:
         """Where the job stands, and why."""
         self.status |= {"phase": phase, "reason": reason, "message": message[:MAX_MESSAGE]}
 
-    def set_condition(self, type_: str, holds: bool, reason: str, message: str) -> None:
-        """A condition, whose transition time moves only when its status does."""
-        state = "True" if holds else "False"
+    def set_condition(self, type_: str, holds: bool | None, reason: str, message: str) -> None:
+        """A condition, whose transition time moves only when its status does. `holds` None: Unknown."""
+        state = "Unknown" if holds is None else "True" if holds else "False"
         before = self.condition(type_)
         moved = before is None or before["status"] != state
         condition = {

@@ -88,6 +88,7 @@ def succeed(now: Present) -> None:
     draft.stand("Succeeded", "Succeeded", message)
     draft.set_condition("PodsReady", False, "Finished", "the pods have done their work")
     draft.set_condition("Succeeded", True, "Succeeded", message)
+    judge_quality(now)
 
 
 def fail(now: Present) -> None:
@@ -97,6 +98,19 @@ def fail(now: Present) -> None:
     draft.stand("Failed", failure["reason"], failure.get("message", ""))
     draft.set_condition("Failed", True, failure["reason"], failure.get("message", ""))
     draft.set_condition("PodsReady", False, "Finished", "no pod runs any more")
+    judge_quality(now)
+
+
+def judge_quality(now: Present) -> None:
+    """Condition QualityAccepted, where the job has a gate and its trainer came so far as to judge."""
+    gate = now.job.spec.evaluation.gate
+    if not gate.model_dump(exclude_none=True, exclude={"action"}):
+        return
+    quality = now.draft.status.get("quality") or {}
+    holds = {"Accepted": True, "Rejected": False, "NotMeasured": None}
+    if quality.get("verdict") in holds:
+        verdict = quality["verdict"]
+        now.draft.set_condition("QualityAccepted", holds[verdict], verdict, quality.get("message", ""))
 
 
 def count_time(now: Present) -> None:

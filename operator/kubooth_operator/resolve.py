@@ -16,10 +16,11 @@ from pydantic import ValidationError
 from kubooth_operator.api.fields import Part, facts_of
 from kubooth_operator.api.job import JobSpec, PersonalizationJob
 from kubooth_operator.api.problems import FieldError, Refusal, SpecError, closest, field_errors, sub_parts
+from kubooth_operator.api.prompt_packs import CLASS_PROMPT, prompts_of
 from kubooth_operator.api.runtime import PersonalizationRuntime
 from kubooth_operator.locations import LocationError, absolute, is_under_any
 from kubooth_operator.supported import unsupported, unsupported_of_runtime
-from kubooth_trainer.config import CONFIG_VERSION, TrainConfig
+from kubooth_trainer.config import CONFIG_VERSION, ENCODER_OF, GateConfig, Metric, TrainConfig
 
 SHARED_PRIORS = "shared"  # part of a trusted cache; beside it, namespaces/NAME
 
@@ -98,6 +99,7 @@ class _Resolution:
         spec, target = self.spec, self.target
         images = self._location("spec.subject.images", spec.subject.images, reads=True)
         model = self._model()
+        evaluation = self._evaluation()
         prior_uri = spec.prior.uri and self._location("spec.prior.uri", spec.prior.uri, reads=True)
         output = self._location("spec.output.uri", target.output or spec.output.uri, reads=False)
         prior_cache = self._prior_cache()
@@ -133,7 +135,7 @@ class _Resolution:
                     "devices_per_node": self.devices_per_node,
                 },
                 "checkpoints": {**spec.checkpoints.model_dump(), "uri": target.checkpoints_uri},
-                "evaluation": spec.evaluation.model_dump(include={"prompts", "images_per_prompt", "sampler"}),
+                "evaluation": evaluation,
                 "output": {**spec.output.model_dump(), "uri": output},
                 "storage": self.runtime.spec.storage.model_dump(include={"endpoint", "region"}),
                 "deadlines": {
@@ -234,6 +236,38 @@ class _Resolution:
         except LocationError as error:
             self._fail("spec.runtimeRef.name", f"priorCache.uri of {self._runtime_name} {error}")
             return None
+
+    def _evaluation(self) -> dict[str, Any]:
+        """Prompts in full, what is to be measured with which encoders, and the gate, if it has a threshold."""
+        asked = self.spec.evaluation
+        encoders = self.runtime.spec.encoders.model_dump(exclude_none=True)
+        gate = GateConfig.model_validate(asked.gate.model_dump())
+        measurable = tuple(metric for metric, role in ENCODER_OF.items() if role in encoders)
+        for metric in asked.metrics or ():
+            if metric not in measurable:
+                self._lacks_encoder("spec.evaluation.metrics", metric)
+        for threshold, metric in (("identityGain", "Dino"), ("maxClassDrift", "Pres"), ("minPromptFidelity", "ClipT")):
+            if metric in gate.metrics and metric not in measurable:
+                self._lacks_encoder(f"spec.evaluation.gate.{threshold}", metric)
+        chosen = measurable if asked.metrics is None else asked.metrics
+        metrics = [metric for metric in ENCODER_OF if metric in chosen or metric in gate.metrics]
+        prompts = prompts_of(asked.prompt_pack) if asked.prompt_pack else asked.prompts or ()
+        if "Pres" in metrics and all("{identifier}" in prompt for prompt in prompts):
+            prompts = (*prompts, CLASS_PROMPT)
+        return {
+            **asked.model_dump(include={"images_per_prompt", "sampler"}),
+            "prompts": prompts,
+            "metrics": metrics,
+            "encoders": encoders,
+            "gate": gate if gate.metrics else None,
+        }
+
+    def _lacks_encoder(self, path: str, metric: Metric) -> None:
+        needed = f"spec.encoders.{ENCODER_OF[metric]}"
+        message = (
+            f"{metric} cannot be measured: {self._runtime_name} names no {needed}; set it there, or leave this out"
+        )
+        self._fail(path, message, "UnsupportedFeature")
 
     def _location(self, path: str, uri: str, *, reads: bool) -> str:
         prefixes = self.limits.read_prefixes if reads else self.limits.write_prefixes

@@ -19,10 +19,6 @@ class _Gap:
     asked_for: Callable[[JobSpec], str | None]  # the words for what is asked for, or None where it is not
 
 
-def _gate(spec: JobSpec) -> str | None:
-    return "a quality gate" if spec.evaluation.gate.model_dump(exclude_none=True, exclude={"action"}) else None
-
-
 _GAPS = (
     _Gap("spec.method", lambda spec: f"method {spec.method}" if spec.method != "DreamBooth" else None),
     _Gap("spec.subject.className", lambda spec: "className Auto" if spec.subject.class_name == "Auto" else None),
@@ -31,15 +27,6 @@ _GAPS = (
         "spec.parallelism.offload",
         lambda spec: f"offload {spec.parallelism.offload}" if spec.parallelism.offload not in (None, "None") else None,
     ),
-    _Gap(
-        "spec.evaluation.promptPack",
-        lambda spec: f"prompt pack {spec.evaluation.prompt_pack}" if spec.evaluation.prompt_pack else None,
-    ),
-    _Gap(
-        "spec.evaluation.metrics",
-        lambda spec: "computing " + ", ".join(spec.evaluation.metrics) if spec.evaluation.metrics else None,
-    ),
-    _Gap("spec.evaluation.gate", _gate),
 )
 
 

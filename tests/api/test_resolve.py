@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from api.bad_specs import GONE, changed, job, runtime
@@ -12,6 +12,7 @@ from api.bad_specs import GONE, changed, job, runtime
 from kubooth_operator.api import PersonalizationJob, SpecError, local_runtime
 from kubooth_operator.api.fields import facts_of
 from kubooth_operator.api.load import parse
+from kubooth_operator.api.prompt_packs import CLASS_PROMPT, PromptPack, prompts_of
 from kubooth_operator.api.runtime import PersonalizationRuntime
 from kubooth_operator.api.training import TrainingSpec
 from kubooth_operator.resolve import Target, resolve, settle
@@ -125,7 +126,7 @@ def test_prompts_of_the_job_shut_out_the_runtimes_pack() -> None:
     defaults = {"defaults": {"evaluation": {"promptPack": "Art"}}}
     config = resolved(job(evaluation__prompts=["a {class}"]), defaults)
     assert config.evaluation.prompts == ("a {class}",)
-    assert refused(job(), defaults) == ["spec.evaluation.promptPack: prompt pack Art is not supported by this version"]
+    assert resolved(job(), defaults).evaluation.prompts == prompts_of("Art")
 
 
 def test_a_combination_that_only_the_merge_makes_is_refused_with_the_runtimes_name() -> None:
@@ -412,9 +413,6 @@ UNSUPPORTED = [
     ("class-auto", {"subject__className": "Auto"}, "spec.subject.className: className Auto"),
     ("8-bit", {"training__optimizer": "AdamW8bit"}, "spec.training.optimizer: AdamW8bit"),
     ("offload", {"parallelism__offload": "Optimizer"}, "spec.parallelism.offload: offload Optimizer"),
-    ("pack", {"evaluation__promptPack": "Art"}, "spec.evaluation.promptPack: prompt pack Art"),
-    ("metrics", {"evaluation__metrics": ["Dino", "Div"]}, "spec.evaluation.metrics: computing Dino, Div"),
-    ("gate", {"evaluation__gate": {"maxClassDrift": 0.2}}, "spec.evaluation.gate: a quality gate"),
 ]
 
 
@@ -425,6 +423,68 @@ def test_what_the_trainer_does_not_do_is_refused_by_name(fields: dict[str, Any],
 
 def test_switching_those_off_explicitly_is_fine() -> None:
     resolved(job(parallelism__offload="None", evaluation__metrics=[], evaluation__gate={"action": "Fail"}))
+
+
+# What is measured, and held against a gate
+
+
+ENCODERS = {"encoders": {"dino": "s3://models/dino/", "clip": "s3://models/clip/"}}
+
+
+def test_without_encoders_nothing_is_measured() -> None:
+    evaluation = resolved(job()).evaluation
+    assert (evaluation.metrics, evaluation.encoders, evaluation.gate) == ((), {}, None)
+
+
+def test_all_is_measured_that_the_encoders_allow() -> None:
+    evaluation = resolved(job(), ENCODERS).evaluation
+    assert evaluation.metrics == ("Dino", "ClipI", "ClipT", "Pres")
+    assert evaluation.encoders == ENCODERS["encoders"]
+    assert resolved(job(evaluation__metrics=["ClipT"]), ENCODERS).evaluation.metrics == ("ClipT",)
+
+
+def test_a_gate_has_its_figures_measured_whatever_metrics_says() -> None:
+    fields = {"evaluation__metrics": [], "evaluation__gate": {"identityGain": 0.1, "minPromptFidelity": 0.2}}
+    evaluation = resolved(job(**fields), ENCODERS).evaluation
+    assert evaluation.metrics == ("Dino", "ClipT")
+    assert evaluation.gate is not None and evaluation.gate.action == "Warn"
+
+
+LACKING = [
+    ("metric", {"evaluation__metrics": ["Dino", "Div"]}, "spec.evaluation.metrics: Div cannot", "lpips"),
+    ("gain", {"evaluation__gate": {"identityGain": 0.1}}, "spec.evaluation.gate.identityGain: Dino cannot", "dino"),
+    ("drift", {"evaluation__gate": {"maxClassDrift": 0.1}}, "spec.evaluation.gate.maxClassDrift: Pres cannot", "dino"),
+    (
+        "fidelity",
+        {"evaluation__gate": {"minPromptFidelity": 0.1}},
+        "spec.evaluation.gate.minPromptFidelity: ClipT cannot",
+        "clip",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "start", "role"), [c[1:] for c in LACKING], ids=[c[0] for c in LACKING])
+def test_what_the_runtime_cannot_measure_is_refused_by_name(fields: dict[str, Any], start: str, role: str) -> None:
+    encoders = {name: uri for name, uri in ENCODERS["encoders"].items() if name != role}
+    (error,) = refused(job(**fields), {"encoders": encoders})
+    assert error == (
+        f"{start} be measured: runtime default names no spec.encoders.{role}; set it there, or leave this out"
+    )
+
+
+def test_pres_brings_a_prompt_of_the_class_where_there_is_none() -> None:
+    own = ["a {identifier} {class}"]
+    assert resolved(job(evaluation__prompts=own), ENCODERS).evaluation.prompts == (*own, CLASS_PROMPT)
+    assert resolved(job(evaluation__prompts=own)).evaluation.prompts == tuple(own)
+
+
+@pytest.mark.parametrize("pack", get_args(PromptPack))
+def test_every_pack_has_prompts_of_the_subject_and_one_of_the_class(pack: PromptPack) -> None:
+    *own, last = prompts_of(pack)
+    assert own and all("{identifier}" in prompt and "{class}" in prompt for prompt in own)
+    assert last == CLASS_PROMPT
+    assert len(set(own)) == len(own)
+    assert len(own) == 25 if pack in ("Objects", "LiveSubjects") else len(own) < 25
 
 
 # The local runtime

@@ -22,6 +22,7 @@ def test_success_ends_with_paths_and_a_line_to_go_on_with(kubooth: Any) -> None:
     assert f"model       {output}  (25.3 MB)\n" in done.stdout
     assert f"report      {output}/report.html\n" in done.stdout
     assert "identifier  sks dog\n" in done.stdout
+    assert "figures     Dino 0.15 > 0.84\n" in done.stdout
     assert f"kubooth sample '{output}' 'a photo of {{identifier}} {{class}}" in done.stdout
     assert "library: a line on standard error" in kubooth.log
     assert "library" not in done.stdout
@@ -78,7 +79,7 @@ def test_what_is_no_event_goes_to_the_log(kubooth: Any) -> None:
     done = kubooth.run("garbage", "--json")
     assert done.returncode == 0
     for line in done.stdout.splitlines():
-        assert json.loads(line)["type"] in ("info", "stage", "progress", "result")
+        assert json.loads(line)["type"] in ("info", "stage", "progress", "quality", "result")
     assert "a last line without an end" in kubooth.log
     assert '"future"' in kubooth.log
     assert "xxxx" in kubooth.log

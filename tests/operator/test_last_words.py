@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from simulation.scenarios import (
     CRASH,
     LONG,
@@ -48,6 +49,48 @@ def test_the_last_word_is_heard_though_the_verdict_waits_for_other_pods() -> Non
     del world.pods[next(name for name, pod in world.pods.items() if ended(pod))]
     world.run(60, until=lambda: "restarts" in world.status)
     assert [each["state"] for each in world.status["stages"]] == ["Succeeded", "Failed"]
+
+
+QUALITY = {
+    "message": "identityGain (DINO after less before) must be at least 0.1, got 0.021",
+    "figures": [{"name": "Dino", "before": 0.41, "after": 0.431}],
+}
+VERDICTS = [("Accepted", "True"), ("Rejected", "False"), ("NotMeasured", "Unknown")]
+
+
+@pytest.mark.parametrize(("verdict", "holds"), VERDICTS)
+def test_the_gates_verdict_becomes_a_condition(verdict: str, holds: str) -> None:
+    summary = {**SUMMARY, "quality": {**QUALITY, "verdict": verdict}}
+    world = World(
+        spec={"evaluation": {"gate": {"identityGain": 0.1}}},
+        runtime={"encoders": {"dino": "s3://models/dino/"}},
+        script=lambda attempt: Behaviour(beats=False, every=Ending(summary=summary)),
+    )
+    status = world.run_to_the_end()
+    condition = next(each for each in status["conditions"] if each["type"] == "QualityAccepted")
+    assert (condition["status"], condition["reason"], condition["message"]) == (holds, verdict, QUALITY["message"])
+    assert (status["phase"], status["quality"]["figures"]) == ("Succeeded", QUALITY["figures"])
+
+
+def test_a_rejected_result_fails_the_job_with_the_condition() -> None:
+    summary = {**SUMMARY, "quality": {**QUALITY, "verdict": "Rejected"}}
+    world = World(
+        spec={"evaluation": {"gate": {"identityGain": 0.1, "action": "Fail"}}},
+        runtime={"encoders": {"dino": "s3://models/dino/"}},
+        script=lambda attempt: Behaviour(beats=False, every=Ending(code=2, reason="QualityRejected", summary=summary)),
+    )
+    status = world.run_to_the_end()
+    condition = next(each for each in status["conditions"] if each["type"] == "QualityAccepted")
+    assert (status["phase"], status["failure"]["reason"]) == ("Failed", "QualityRejected")
+    assert (condition["status"], condition["reason"]) == ("False", "Rejected")
+
+
+def test_without_a_gate_there_is_no_such_condition() -> None:
+    summary = {**SUMMARY, "quality": QUALITY}
+    world = World(script=lambda attempt: Behaviour(beats=False, every=Ending(summary=summary)))
+    status = world.run_to_the_end()
+    assert "QualityAccepted" not in {each["type"] for each in status["conditions"]}
+    assert status["quality"]["figures"] == QUALITY["figures"]
 
 
 def test_what_does_not_fit_the_api_is_dropped() -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from kubooth_trainer.config import STAGES, TrainConfig
 from kubooth_trainer.progress import ProgressEvent, StageEvent
+from kubooth_trainer.quality import Quality
 from kubooth_trainer.report import PromptComparison, ReportData
 
 MakeConfig = Callable[..., TrainConfig]
@@ -74,6 +75,9 @@ CONFIG: dict[str, Any] = {
         "prompts": ["a photo of {identifier} {class} in the snow", "a photo of a {class}"],
         "images_per_prompt": 4,
         "sampler": SAMPLER,
+        "metrics": [],
+        "encoders": {},
+        "gate": None,
     },
     "output": {"uri": "s3://models/personalized/rex/", "format": "Diffusers", "overwrite": False},
     "storage": {"endpoint": None, "region": None},
@@ -166,6 +170,7 @@ def data(config: MakeConfig) -> MakeData:
                 ),
             ],
             "class_images": pictures(20, seed=5),
+            "quality": Quality(absent=("Nothing was measured: the runtime names no encoders.",)),
             "history": history(),
             "stages": stages(),
             "warnings": [],

@@ -20,7 +20,7 @@ from trainer.tiny_job import RUN_SECONDS, Launch, MakeConfig, Run, config_dict
 from kubooth_operator.api.status import JobStatus
 from kubooth_trainer.config import STAGES
 from kubooth_trainer.prior import class_image_paths
-from kubooth_trainer.progress import CheckpointEvent, Event, InfoEvent, ProgressEvent, StageEvent
+from kubooth_trainer.progress import CheckpointEvent, Event, InfoEvent, ProgressEvent, QualityEvent, StageEvent
 from kubooth_trainer.termination import read_termination
 
 WEIGHTS = ("unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors")
@@ -49,6 +49,17 @@ def weights_of(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in WEIGHTS}
 
 
+def measured(encoders: dict[str, Path], *, action: str) -> dict[str, Any]:
+    """All figures, and a gate that no model passes: of a gain of 1.9 cosines."""
+    return {
+        "evaluation__metrics": ["Dino", "ClipI", "ClipT", "Pres", "Div"],
+        "evaluation__encoders": {role: folder.as_uri() for role, folder in encoders.items()},
+        "evaluation__gate": {
+            "action": action, "identity_gain": 1.9, "max_class_drift": None, "min_prompt_fidelity": None
+        },
+    }  # fmt: skip
+
+
 def is_checkpoint(event: Event) -> bool:
     return isinstance(event, CheckpointEvent)
 
@@ -65,9 +76,11 @@ class Reference:
 
 
 @pytest.fixture(scope="module")
-def reference(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Reference:
+def reference(
+    tiny_model: Path, photos: Path, encoder_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Reference:
     folder = tmp_path_factory.mktemp("reference")
-    config = config_dict(tiny_model, photos, folder)
+    config = config_dict(tiny_model, photos, folder, **measured(encoder_folders, action="Warn"))
     path = folder / "config.json"
     path.write_text(json.dumps(config))
     log = folder / "log.txt"
@@ -122,6 +135,36 @@ def test_the_last_word_is_the_trainers_whole_status(reference: Reference) -> Non
     manifest = (reference.output / "manifest.json").read_bytes()
     assert status.output.manifest_digest == hashlib.sha256(manifest).hexdigest()
     assert status.output.uri == reference.output.as_uri()
+
+
+def test_the_figures_stand_in_events_status_and_output(reference: Reference) -> None:
+    told = next(event for event in reference.events if isinstance(event, QualityEvent))
+    names = ["Dino", "Pres", "ClipI", "ClipT", "Div", "ClassDiv"]
+    assert [figure.name for figure in told.figures] == names
+    assert (told.verdict, told.message[:12]) == ("Rejected", "identityGain")
+    word = read_termination(reference.last_word)
+    assert word is not None and word.summary is not None
+    status = JobStatus.model_validate_json(json.dumps(word.summary), by_alias=True, by_name=False)
+    assert status.quality is not None and status.quality.verdict == "Rejected"
+    written = json.loads((reference.output / "evaluation.json").read_text())
+    assert [each["role"] for each in written["encoders"]] == ["dino", "clip", "lpips"]
+    manifest = json.loads((reference.output / "manifest.json").read_text())
+    for figure in told.figures:
+        assert manifest["metrics"][f"{figure.name}.after"] == pytest.approx(figure.after, abs=1e-4)
+    assert "Quality gate: missed." in (reference.output / "report.html").read_text()
+
+
+def test_a_gate_that_fails_publishes_the_report_alone_and_a_mended_job_goes_on(
+    launch: Launch, make_config: MakeConfig, encoder_folders: dict[str, Path]
+) -> None:
+    config = make_config(**measured(encoder_folders, action="Fail"))
+    run = launch(config).finish()
+    assert (run.code, run.failure.reason) == (2, "QualityRejected")
+    assert "must be at least 1.9, got" in run.failure.message
+    assert [path.name for path in output_of(config).rglob("*") if path.is_file()] == ["report.html"]
+    again = launch(make_config(**{**measured(encoder_folders, action="Fail"), "evaluation__gate": None})).finish()
+    assert again.result.report.endswith("output/report.html")
+    assert not [event for event in again.events if isinstance(event, ProgressEvent)]
 
 
 def test_checkpoints_are_gone_once_the_manifest_stands(reference: Reference) -> None:

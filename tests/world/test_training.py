@@ -64,4 +64,4 @@ def test_a_folder_can_begin_with_the_bundled_weights(tmp_path: Path) -> None:
 
 
 def test_every_stage_has_a_plan() -> None:
-    assert set(train.PLANS) | {"data", "export", "evaluate"} == set(train.STAGES)
+    assert set(train.PLANS) | {"data", "export-encoders", "export", "evaluate"} == set(train.STAGES)

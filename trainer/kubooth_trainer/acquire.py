@@ -9,8 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kubooth_trainer.config import TrainConfig, fill_prompt
+import torch
+
+from kubooth_trainer.config import EncoderRole, TrainConfig, fill_prompt
 from kubooth_trainer.distributed import World
+from kubooth_trainer.encoders import check_encoder, load_encoders
+from kubooth_trainer.encoders.base import CONFIG
 from kubooth_trainer.errors import BadModelError, BadSubjectError, ConfigError
 from kubooth_trainer.families import INDEX, Family, check_model, wanted_files
 from kubooth_trainer.identifier import choose_identifier, judge_identifier
@@ -25,7 +29,8 @@ from kubooth_trainer.subject import LoadedSubject, load_photos, unpack_subject
 class Acquired:
     """A model folder on this node, the checked photos, and the words for them.
 
-    `instance_prompts` has one filled prompt per photo; `model_digest` is SHA-256 over the model's files.
+    `instance_prompts` has one filled prompt per photo; `model_digest` is SHA-256 over the model's files; `encoders`
+    are the folders to measure with; `unmeasurable` says why they cannot speak of these photos.
     """
 
     family: Family
@@ -35,6 +40,8 @@ class Acquired:
     resolution: int
     identifier: str
     instance_prompts: list[str]
+    encoders: dict[EncoderRole, Path]
+    unmeasurable: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +64,7 @@ def acquire(config: TrainConfig, fetcher: Fetcher, reporter: Reporter) -> Acquir
     """Collective. Raises BadModelError, BadSubjectError, ConfigError or a storage error, all before any output."""
     work = Path(config.workdir)
     reporter.begin("Download", total=2, unit="inputs")
+    encoders = _encoders(config, fetcher, work)
     family, model = _model(config, fetcher, work)
     if config.output.format == "SingleFile":
         check_single_file(model)
@@ -80,6 +88,9 @@ def acquire(config: TrainConfig, fetcher: Fetcher, reporter: Reporter) -> Acquir
         for photo in subject.photos
     ]
     _check_lengths(config, family, tokenizers, identifier, prompts)
+    unmeasurable = _unmeasurable(config, encoders, subject)
+    if unmeasurable is not None and config.evaluation.gate is not None:
+        reporter.warn(f"evaluation.gate cannot be judged: {unmeasurable}")
     acquired = Acquired(
         family=family,
         model=model,
@@ -88,6 +99,8 @@ def acquire(config: TrainConfig, fetcher: Fetcher, reporter: Reporter) -> Acquir
         resolution=resolution,
         identifier=identifier,
         instance_prompts=prompts,
+        encoders=encoders,
+        unmeasurable=unmeasurable,
     )
     reporter.end("Download")
     return acquired
@@ -107,6 +120,27 @@ def _model(config: TrainConfig, fetcher: Fetcher, work: Path) -> tuple[Family, P
     index = storage.read_bytes(storage.join(uri, INDEX)) if INDEX in names else None
     family = check_model(uri, names, index)
     return family, fetcher.fetch(uri, work / "model", names=wanted_files(names, family))
+
+
+def _encoders(config: TrainConfig, fetcher: Fetcher, work: Path) -> dict[EncoderRole, Path]:
+    """The folders of the encoders, where anything is to be measured."""
+    storage, folders = fetcher.storage, {}
+    for role, uri in config.evaluation.encoders.items() if config.evaluation.metrics else ():
+        names = [entry.name for entry in storage.list(uri)]
+        about = storage.read_bytes(storage.join(uri, CONFIG)) if CONFIG in names else None
+        wanted = check_encoder(role, uri, names, about)
+        folders[role] = fetcher.fetch(uri, work / "encoders" / role, names=wanted)
+    return folders
+
+
+def _unmeasurable(config: TrainConfig, folders: dict[EncoderRole, Path], subject: LoadedSubject) -> str | None:
+    """Why the encoders say nothing of these photos. Raises BadModelError for a broken one, before time is spent."""
+    gate = config.evaluation.gate
+    encoders = load_encoders(folders, config.evaluation.encoders, torch.device("cpu"))
+    why = encoders.why_not([photo.image for photo in subject.photos])
+    if why is not None and gate is not None and gate.action == "Fail":
+        raise ConfigError(f"evaluation.gate: cannot be judged: {why}; leave the gate out, or use such a runtime")
+    return why
 
 
 def _check_resolution(family: Family, model: Path, resolution: int) -> None:

@@ -25,6 +25,17 @@ Precision = Literal["Auto", "FP32", "BF16"]
 Switch = Literal["Auto", "Enabled", "Disabled"]
 SamplerName = Literal["EulerAncestral", "DDIM", "DPMSolverMultistep", "Euler", "DDPM"]
 LrSchedule = Literal["Constant", "Linear", "Cosine"]
+Metric = Literal["Dino", "ClipI", "ClipT", "Pres", "Div"]
+EncoderRole = Literal["dino", "clip", "lpips"]
+
+ENCODER_OF: dict[Metric, EncoderRole] = {
+    "Dino": "dino",
+    "ClipI": "clip",
+    "ClipT": "clip",
+    "Pres": "dino",
+    "Div": "lpips",
+}
+"""Which encoder measures what (DreamBooth paper, section 4.1 and table 3)."""
 
 
 class Frozen(BaseModel):
@@ -133,12 +144,34 @@ class CheckpointConfig(Frozen):
     keep: int
 
 
+class GateConfig(Frozen):
+    """Thresholds for the figures of a result; docs/evaluation.md has the formulas. None: not judged."""
+
+    action: Literal["Warn", "Fail"]
+    identity_gain: float | None
+    max_class_drift: float | None
+    min_prompt_fidelity: float | None
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What has to be measured for it."""
+        thresholds: dict[Metric, float | None] = {
+            "Dino": self.identity_gain,
+            "Pres": self.max_class_drift,
+            "ClipT": self.min_prompt_fidelity,
+        }
+        return tuple(metric for metric, threshold in thresholds.items() if threshold is not None)
+
+
 class EvaluationConfig(Frozen):
-    """Which pictures are sampled before and after, with equal seeds."""
+    """Which pictures are sampled before and after, with equal seeds, and what is measured on them."""
 
     prompts: tuple[str, ...]  # hold {identifier} and/or {class}
     images_per_prompt: int
     sampler: SamplerConfig
+    metrics: tuple[Metric, ...]
+    encoders: dict[EncoderRole, str]  # URIs of folders in Hugging Face layout, safetensors only
+    gate: GateConfig | None
 
 
 class OutputConfig(Frozen):

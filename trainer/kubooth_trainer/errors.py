@@ -78,6 +78,12 @@ class NumericalError(FixAndResubmitError):
     reason = "NumericalError"
 
 
+class QualityRejectedError(FixAndResubmitError):
+    """The result misses a threshold of evaluation.gate, whose action is Fail."""
+
+    reason = "QualityRejected"
+
+
 class RetryableError(KuboothError):
     """The same job may succeed later."""
 

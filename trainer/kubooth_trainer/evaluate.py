@@ -17,9 +17,13 @@ BATCH = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One prompt (filled in) and its pictures, pairwise of equal seed. `is_class_only`: without the identifier."""
+    """One prompt (filled in) and its pictures, pairwise of equal seed. `is_class_only`: without the identifier.
+
+    `plain` is the prompt without the identifier, which means nothing to an encoder of texts.
+    """
 
     prompt: str
+    plain: str
     is_class_only: bool
     before: list[Path]
     after: list[Path]
@@ -33,6 +37,7 @@ def plan_comparisons(config: TrainConfig, identifier: str, folder: Path) -> list
         comparisons.append(
             Comparison(
                 prompt=fill_prompt(template, identifier=identifier, class_name=config.subject.class_name),
+                plain=fill_prompt(template, identifier="", class_name=config.subject.class_name),
                 is_class_only="{identifier}" not in template,
                 before=[folder / "before" / f"{number:03d}-{image:02d}.png" for image in images],
                 after=[folder / "after" / f"{number:03d}-{image:02d}.png" for image in images],

@@ -21,11 +21,12 @@ from kubooth_trainer.checkpoint import Checkpoint, Checkpoints, claim_checkpoint
 from kubooth_trainer.claim import Claim, Identity
 from kubooth_trainer.config import STAGES, StageName, TrainConfig
 from kubooth_trainer.distributed import World
-from kubooth_trainer.errors import BadSubjectError
+from kubooth_trainer.errors import BadSubjectError, QualityRejectedError
 from kubooth_trainer.evaluate import Comparison, Subjects, plan_comparisons, sample_comparisons
 from kubooth_trainer.export import ExportOptions, export_model
 from kubooth_trainer.families import load_parts
 from kubooth_trainer.loop import Surroundings, TrainInputs, train
+from kubooth_trainer.measure import appraise
 from kubooth_trainer.plan import Plan, make_plan
 from kubooth_trainer.prior import (
     PriorMaker,
@@ -40,12 +41,15 @@ from kubooth_trainer.prior import (
 from kubooth_trainer.prior_cache import PriorCache, open_storage
 from kubooth_trainer.progress import PriorEvent, Reporter, ResultEvent, transfer
 from kubooth_trainer.publish import Destination, Manifest, SameJobComplete, check_output, publish
-from kubooth_trainer.result import Finished, manifest_fields, write_pages
+from kubooth_trainer.quality import Quality
+from kubooth_trainer.result import Finished, manifest_fields, quality_event, write_pages
 from kubooth_trainer.sampling import Sampler
 from kubooth_trainer.single_file import SINGLE_FILE, write_single_file
 from kubooth_trainer.stopping import StopFlag, Watchdog
 from kubooth_trainer.storage import Progress, Storage
 from kubooth_trainer.subject import crops, load_photos
+
+REJECTED = ".kubooth/rejected"  # below the output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,18 +146,20 @@ def run_job(config: TrainConfig, world: World, reporter: Reporter, stop: StopFla
         moved=reporter.moved,
     )
     trained = _train(setting, acquired, instance_latents, class_latents, checkpoints)
-    comparisons = _evaluate(setting, acquired, trained)
+    comparisons, quality = _evaluate(setting, acquired, trained)
     if world.is_main:
         finished = Finished(
             config=config,
             plan=setting.plan,
             acquired=acquired,
             comparisons=comparisons,
+            quality=quality,
             class_images=class_images,
             reporter=reporter,
             world_size=world.size,
             seconds=time.time() - started,
         )
+        _tell_quality(setting, finished, destination)
         manifest = _upload(setting, finished, destination)
         delete_checkpoints(claim)
         _report_result(config, reporter, destination, manifest, seconds=time.time() - started)
@@ -321,8 +327,8 @@ def _train(
     return last
 
 
-def _evaluate(setting: Setting, acquired: Acquired, trained: Checkpoint) -> list[Comparison]:
-    """Writes the model folder, then samples the base and the personalized model with equal seeds."""
+def _evaluate(setting: Setting, acquired: Acquired, trained: Checkpoint) -> tuple[list[Comparison], Quality]:
+    """Writes the model folder, samples the base and the personalized model with equal seeds, and measures both."""
     config, world, reporter = setting.config, setting.world, setting.reporter
     model = setting.work / "output"
     if world.leads_node:
@@ -343,8 +349,31 @@ def _evaluate(setting: Setting, acquired: Acquired, trained: Checkpoint) -> list
         world=world,
         on_progress=setting.progress("Evaluate"),
     )
+    quality = appraise(config, acquired, comparisons, world=world, moved=reporter.moved)
     reporter.end("Evaluate")
-    return comparisons
+    return comparisons, quality
+
+
+def _tell_quality(setting: Setting, finished: Finished, destination: Destination) -> None:
+    """Says what was measured. Raises QualityRejectedError where the gate lets nothing be published. Rank 0 alone.
+
+    The report of a rejected result goes beside what is reserved for work in progress; checkpoints stay, so that the
+    same job with another gate is only evaluated again.
+    """
+    config, storage, quality = setting.config, setting.storage, finished.quality
+    gate, judgement = config.evaluation.gate, quality.judgement
+    if gate is None or judgement is None or judgement.verdict == "Accepted" or gate.action == "Warn":
+        if judgement is not None and judgement.verdict == "Rejected":
+            setting.reporter.warn(f"evaluation.gate: {judgement.message}")
+        setting.reporter.emit(quality_event(quality))
+        return
+    folder = setting.work / "rejected"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_pages(finished, folder)
+    report = storage.join(destination.uri, f"{REJECTED}/report.html")
+    storage.write_bytes(report, (folder / "report.html").read_bytes())
+    setting.reporter.emit(quality_event(quality, report=report))
+    raise QualityRejectedError(f"evaluation.gate: {judgement.message}; the report is at {report}")
 
 
 def _weights_digest(model: Path) -> str:

@@ -100,6 +100,26 @@ class InfoEvent:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FigureShown:
+    """One figure of a result, rounded, as the status and the terminal show it. `name` as in `evaluation.metrics`."""
+
+    name: str
+    before: float | None
+    after: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityEvent:
+    """What was measured of the result, and what the gate says. `report`: URI of the page of a rejected result."""
+
+    verdict: str | None  # Accepted, Rejected, NotMeasured; None without a gate
+    message: str
+    figures: list[FigureShown]
+    report: str = ""
+    type: str = "quality"
+
+
+@dataclass(frozen=True, kw_only=True)
 class ResultEvent:
     """The output stands."""
 
@@ -132,6 +152,7 @@ Event = (
     | PriorEvent
     | WarningEvent
     | InfoEvent
+    | QualityEvent
     | ResultEvent
     | FailedEvent
 )
@@ -144,6 +165,7 @@ EVENT_TYPES: dict[str, type[Any]] = {
     "prior": PriorEvent,
     "warning": WarningEvent,
     "info": InfoEvent,
+    "quality": QualityEvent,
     "result": ResultEvent,
     "failed": FailedEvent,
 }
@@ -158,6 +180,8 @@ def event_from_json(line: str) -> Event | None:
     """The event on a line of output, or None where the line is not one of ours (or of a newer version)."""
     try:
         raw = json.loads(line)
+        if raw["type"] == "quality":
+            raw["figures"] = [FigureShown(**figure) for figure in raw["figures"]]
         return EVENT_TYPES[raw["type"]](**raw)  # type: ignore[no-any-return]
     except (ValueError, KeyError, TypeError):
         return None

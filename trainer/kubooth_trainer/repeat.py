@@ -15,8 +15,8 @@ from kubooth_trainer.config import TrainConfig
 def repeat_job(config: TrainConfig, *, identifier: str) -> str:
     """YAML of a job that names every setting, with the identifier that was used in place of a new draw.
 
-    Where the number of devices and the storage endpoint come from is the runtime's business, so they are left out,
-    as is what this run left to its machine (`Auto`).
+    Where the number of devices, the storage endpoint and the encoders come from is the runtime's business, so they
+    are left out, as is what this run left to its machine (`Auto`).
     """
     values = config.model_dump(
         mode="json",
@@ -25,6 +25,7 @@ def repeat_job(config: TrainConfig, *, identifier: str) -> str:
     )
     values["model"] = {"name": config.model.name} if config.model.name else {"uri": config.model.uri}
     values["subject"]["identifier"] = identifier
+    del values["evaluation"]["encoders"]
     values["checkpoints"] = {"every_steps": config.checkpoints.every_steps, "keep": config.checkpoints.keep}
     values["parallelism"] = {"zero_stage": config.parallelism.zero_stage, "offload": config.parallelism.offload}
     if config.training.ema is not None:

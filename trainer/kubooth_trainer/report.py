@@ -18,9 +18,11 @@ from PIL import Image
 from kubooth_trainer.config import TrainConfig
 from kubooth_trainer.figures import duration, number
 from kubooth_trainer.progress import ProgressEvent, StageEvent
+from kubooth_trainer.quality import Quality
 from kubooth_trainer.repeat import camel_case, repeat_job
 from kubooth_trainer.report_chart import learning_rate_chart, loss_chart
 from kubooth_trainer.report_picture import EXACT_PIXELS, Picture, inline
+from kubooth_trainer.report_quality import quality_shown
 from kubooth_trainer.wording import diffusers_code, example_prompt, sample_command
 
 MOST_PHOTOS = 12
@@ -47,6 +49,7 @@ class ReportData:
     identifier: str
     photos: Sequence[tuple[str, Image.Image]]  # file name, picture
     comparisons: Sequence[PromptComparison]
+    quality: Quality
     class_images: Sequence[Image.Image]
     history: Sequence[ProgressEvent]
     stages: Sequence[StageEvent]
@@ -87,6 +90,7 @@ def render_report(data: ReportData) -> str:
             photos_left_out=max(0, len(data.photos) - len(photos)),
             hero_after=_hero(comparisons),
             comparisons=comparisons,
+            quality=quality_shown(data.quality, class_name=config.subject.class_name),
             is_compact=_is_compact(data.comparisons),
             class_comparisons=[_comparison(each, data.identifier, most) for each in of_class],
             class_images=[

@@ -15,8 +15,9 @@ from kubooth_trainer.config import TrainConfig
 from kubooth_trainer.evaluate import Comparison
 from kubooth_trainer.model_card import render_model_card
 from kubooth_trainer.plan import Plan
-from kubooth_trainer.progress import Reporter
+from kubooth_trainer.progress import FigureShown, QualityEvent, Reporter
 from kubooth_trainer.publish import ManifestFields
+from kubooth_trainer.quality import Quality
 from kubooth_trainer.report import PromptComparison, ReportData, render_report
 
 PACKAGES = ("kubooth", "torch", "diffusers", "transformers", "accelerate", "deepspeed", "safetensors")
@@ -31,6 +32,7 @@ class Finished:
     plan: Plan
     acquired: Acquired
     comparisons: list[Comparison]
+    quality: Quality
     class_images: list[Path]
     reporter: Reporter
     world_size: int
@@ -57,6 +59,24 @@ def manifest_fields(finished: Finished) -> ManifestFields:
         config=finished.config.model_dump(mode="json"),
         versions=versions(),
         timings=_timings(finished.reporter),
+        metrics=finished.quality.flat(),
+    )
+
+
+def quality_event(quality: Quality, *, report: str = "") -> QualityEvent:
+    """The figures for the status and the terminal."""
+
+    def shown(value: float | None) -> float | None:
+        return None if value is None else round(value, 4)
+
+    return QualityEvent(
+        verdict=quality.judgement.verdict if quality.judgement else None,
+        message=quality.judgement.message if quality.judgement else " ".join(quality.absent),
+        figures=[
+            FigureShown(name=figure.name, before=shown(figure.before.value), after=shown(figure.after.value))
+            for figure in quality.figures
+        ],
+        report=report,
     )
 
 
@@ -70,7 +90,7 @@ def _timings(reporter: Reporter) -> dict[str, float]:
 
 
 def write_pages(finished: Finished, folder: Path) -> None:
-    """Writes report.html and README.md (the model card) into the output folder."""
+    """Writes report.html, README.md (the model card) and evaluation.json (all figures) into the output folder."""
     data = ReportData(
         config=finished.config,
         identifier=finished.acquired.identifier,
@@ -84,6 +104,7 @@ def write_pages(finished: Finished, folder: Path) -> None:
             )
             for comparison in finished.comparisons
         ],
+        quality=finished.quality,
         class_images=_open(finished.class_images[:REPORTED_CLASS_IMAGES]),
         history=finished.reporter.history,
         stages=list(finished.reporter.stages.values()),
@@ -99,6 +120,7 @@ def write_pages(finished: Finished, folder: Path) -> None:
     (folder / "report.html").write_text(render_report(data), encoding="utf-8")
     card = render_model_card(data)
     (folder / "README.md").write_text(card, encoding="utf-8")
+    (folder / "evaluation.json").write_text(finished.quality.to_json(), encoding="utf-8")
 
 
 def _open(paths: list[Path]) -> list[Image.Image]:

@@ -1,8 +1,8 @@
 """The trainer's part of a job's status, kept whole and delivered without ever holding up training.
 
 A sink of `progress`, made by `main` on rank 0. It folds events into the fields that the trainer owns (stages,
-progress, checkpoint, identifier, prior, output, report; names as in the CRD) and hands the newest state to outlets:
-a file for the launcher, which puts it into the termination message, and on a cluster the job's status, by
+progress, checkpoint, identifier, prior, quality, output, report; names as in the CRD) and hands the newest state to
+outlets: a file for the launcher, which puts it into the termination message, and on a cluster the job's status, by
 server-side apply. A dead API server costs freshness and nothing else.
 """
 
@@ -23,6 +23,7 @@ from kubooth_trainer.progress import (
     InfoEvent,
     PriorEvent,
     ProgressEvent,
+    QualityEvent,
     ResultEvent,
     ResumedEvent,
     StageEvent,
@@ -74,6 +75,7 @@ class _State:
     checkpoint: CheckpointEvent | ResumedEvent | None = None
     identifier: str | None = None
     prior: PriorEvent | None = None
+    quality: QualityEvent | None = None
     result: ResultEvent | None = None
 
     def apply(self, event: Event) -> bool:
@@ -93,6 +95,9 @@ class _State:
                 self.identifier = event.value[:64]
             case PriorEvent():
                 self.prior = event
+            case QualityEvent():
+                self.quality = event
+                return True
             case ResultEvent():
                 self.result = event
                 self.identifier = event.identifier[:64]
@@ -116,6 +121,10 @@ class _State:
                 images=self.prior.images,
                 secondsSaved=round(self.prior.seconds_saved, 1) if self.prior.seconds_saved else None,
             )
+        if self.quality is not None:
+            status["quality"] = _quality(self.quality)
+            if self.quality.report:
+                status["report"] = {"uri": self.quality.report}
         if self.result is not None:
             status["output"] = _known(
                 uri=self.result.output or self.result.model,
@@ -158,6 +167,11 @@ def _stage(event: StageEvent) -> Status:
         unit=event.unit or None,
         note=event.note[:1024] or None,
     )
+
+
+def _quality(event: QualityEvent) -> Status:
+    figures = [_known(name=each.name, before=each.before, after=each.after) for each in event.figures]
+    return _known(verdict=event.verdict, message=event.message[:1024] or None, figures=figures or None)
 
 
 def _known(**fields: Any) -> Status:

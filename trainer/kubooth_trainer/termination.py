@@ -18,7 +18,7 @@ MAX_LINE = 400  # bytes of one log line, as JSON
 MIN_LOG = 1024  # bytes of log for which parts of the summary are left out
 VERSION = 1
 
-_LEAST_FIRST = ("prior", "checkpoint", "report", "progress", "identifier", "stages", "output")
+_LEAST_FIRST = ("prior", "checkpoint", "report", "progress", "identifier", "stages", "quality", "output")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Termination:
     message: str
     exit_code: int
     summary: dict[str, Any] | None = None
-    """Rank 0's pod only: stages, progress, checkpoint, identifier, prior, output and report as the status has them."""
+    """Rank 0's pod only: its part of the status, from stages to report, in the names of the CRD."""
     log: tuple[str, ...] = field(default=())
     """The last lines of the log, oldest first."""
 

@@ -12,6 +12,10 @@ MODELS: tuple[str, ...] = ("small-world",)
 """Names of the models that ship in this package."""
 
 
+ENCODERS: tuple[str, ...] = ("dino", "clip", "lpips")
+"""Metric encoders that ship in this package: they measure scenes of this world, and nothing else."""
+
+
 def model_path(name: str = "small-world") -> Path:
     """Return the folder of a bundled model, in the diffusers `StableDiffusionPipeline` layout.
 
@@ -21,6 +25,17 @@ def model_path(name: str = "small-world") -> Path:
     if name not in MODELS:
         raise KeyError(f"unknown model {name!r}; this package ships: {', '.join(MODELS)}")
     return Path(__file__).parent / "models" / name
+
+
+def encoder_path(role: str) -> Path:
+    """Return the folder of a bundled metric encoder (Hugging Face layout): one of `ENCODERS`.
+
+    Raises:
+        KeyError: no such encoder ships in this package.
+    """
+    if role not in ENCODERS:
+        raise KeyError(f"unknown encoder {role!r}; this package ships: {', '.join(ENCODERS)}")
+    return Path(__file__).parent / "encoders" / role
 
 
 def oracle_path() -> Path:

@@ -1,8 +1,9 @@
 """Train the small model from nothing: `python -m kubooth_world.train`.
 
 Stages run in order, each in worker processes that end with it: data, oracle after vae (it learns from
-round trips too), text, unet, export, evaluate. Interrupt at any time; the same command goes on from the
-last checkpoint. Everything lies in one working folder, by default under the user's cache.
+round trips too), the metric encoders after the oracle (it teaches them), text, unet, export, evaluate.
+Interrupt at any time; the same command goes on from the last checkpoint. Everything lies in one working
+folder, by default under the user's cache.
 """
 
 import argparse
@@ -16,24 +17,32 @@ from typing import Any, Final
 from torch.multiprocessing.spawn import spawn
 
 from kubooth_world import dataset, evaluate, oracle
-from kubooth_world.training import export, text, unet, vae
+from kubooth_world.training import encoders, export, text, unet, vae
 from kubooth_world.training import oracle as oracle_stage
+from kubooth_world.training.export_encoders import export_encoders
 from kubooth_world.training.loop import Plan
 from kubooth_world.training.start import begin_with
 
 Stage = Callable[[int, int, Path, int, Plan], None]
 
 SCENES: Final = 48_000
-STAGES: Final = ("data", "vae", "oracle", "text", "unet", "export", "evaluate")
+ENCODERS: Final = ("dino", "clip", "lpips")
+STAGES: Final = ("data", "vae", "oracle", *ENCODERS, "export-encoders", "text", "unet", "export", "evaluate")
 PLANS: Final[dict[str, Plan]] = {
     "vae": Plan(steps=6500, batch=4, learning_rate=1e-3),
     "oracle": Plan(steps=2500, batch=64, learning_rate=1e-3),
+    "dino": Plan(steps=900, batch=128, learning_rate=2e-3, ema=0.99, save_every_s=45),
+    "clip": Plan(steps=550, batch=96, learning_rate=2e-3, ema=0.99, save_every_s=45),
+    "lpips": Plan(steps=400, batch=64, learning_rate=2e-3, ema=0.99, save_every_s=45),
     "text": Plan(steps=220, batch=96, learning_rate=1e-3, ema=0.98),
     "unet": Plan(steps=15_000, batch=16, learning_rate=9e-4, ema=0.998, sync_every=8),
 }
 _TRAINED: Final[dict[str, Stage]] = {
     "vae": vae.train,
     "oracle": oracle_stage.train,
+    "dino": encoders.train_dino,
+    "clip": encoders.train_clip,
+    "lpips": encoders.train_lpips,
     "text": text.train,
     "unet": unet.train,
 }
@@ -52,6 +61,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"== {stage}", flush=True)
         if stage == "data":
             dataset.make(folder / "data", options.scenes, options.workers)
+        elif stage == "export-encoders":
+            export_encoders(folder, folder / "encoders")
         elif stage == "export":
             export.export_model(folder, model)
             if (folder / "oracle.safetensors").exists():

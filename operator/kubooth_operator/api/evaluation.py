@@ -8,13 +8,10 @@ from pydantic import Field
 
 from kubooth_operator.api.fields import PAPER, Part, group, setting
 from kubooth_operator.api.prior import SamplerSpec
+from kubooth_operator.api.prompt_packs import CLASS_PROMPT, PromptPack
 from kubooth_operator.api.rules import Rule
 from kubooth_operator.api.scalars import Template
-
-PromptPack = Literal[
-    "Recontext", "Accessories", "Properties", "Art", "Views", "Expressions", "Crosses", "Objects", "LiveSubjects"
-]
-Metric = Literal["Dino", "ClipI", "ClipT", "Pres", "Div"]
+from kubooth_trainer.config import Metric
 
 BUILTIN_PROMPTS = (
     "a photo of {identifier} {class}",
@@ -22,7 +19,7 @@ BUILTIN_PROMPTS = (
     "a photo of {identifier} {class} in the snow",
     "a photo of {identifier} {class} on the beach",
     "a painting of {identifier} {class}",
-    "a photo of a {class}",
+    CLASS_PROMPT,
 )
 
 
@@ -33,13 +30,16 @@ class GateSpec(Part):
         "What happens to a job whose result misses a threshold.", builtin="Warn"
     )
     identity_gain: float | None = setting(
-        "Least gain in similarity to the photos, after against before.", absent="not judged", ge=-1, le=1
+        "Least gain in similarity to the photos: Dino after less before.", absent="not judged", ge=-1, le=1
     )
     max_class_drift: float | None = setting(
-        "Most that pictures of the class may move towards the subject.", absent="not judged", ge=0, le=1
+        "Most that pictures of the class may move towards the subject: Pres after less before.",
+        absent="not judged",
+        ge=0,
+        le=1,
     )
     min_prompt_fidelity: float | None = setting(
-        "Least similarity of pictures to their prompts.", absent="not judged", ge=-1, le=1
+        "Least similarity of pictures to their prompts: ClipT after.", absent="not judged", ge=-1, le=1
     )
 
 
@@ -76,6 +76,6 @@ class EvaluationSpec(Part):
     metrics: Annotated[tuple[Metric, ...], Field(max_length=5)] | None = setting(
         "Figures to compute: Dino and ClipI (similarity to the photos), ClipT (to the prompt), Pres (how far the class "
         "became the subject), Div (diversity).",
-        builtin=(),
+        absent="all that the runtime's encoders can measure",
     )
     gate: GateSpec = group(GateSpec, "Thresholds that a result has to meet; none are set by default.")

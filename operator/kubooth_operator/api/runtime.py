@@ -120,6 +120,19 @@ class VolumeSpec(Part):
     source: dict[str, Any] = required("A Kubernetes volume source, such as persistentVolumeClaim: {claimName: data}.")
 
 
+class EncodersSpec(Part):
+    """The networks that results are measured with: folders in Hugging Face layout, safetensors only."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (location_rule("dino"), location_rule("clip"), location_rule("lpips"))
+
+    dino: Uri | None = setting("A ViT trained by DINO (the papers: ViT-S/16), for Dino and Pres.", absent="none")
+    clip: Uri | None = setting("A CLIP with its tokenizer (usual: ViT-B/32), for ClipI and ClipT.", absent="none")
+    lpips: Uri | None = setting(
+        'LPIPS on AlexNet, for Div: its state dict as model.safetensors, and config.json with model_type "lpips".',
+        absent="none",
+    )
+
+
 class StorageSpec(Part):
     """The object store, and how pods get credentials for it."""
 
@@ -239,6 +252,9 @@ class RuntimeSpec(Part):
     )
     models: Annotated[tuple[CatalogueModel, ...], Field(max_length=100)] | None = setting(
         "Catalogue of base models that jobs may name.", absent="none"
+    )
+    encoders: EncodersSpec = group(
+        EncodersSpec, "What figures about results are measured with. Read prefixes do not apply to it."
     )
     accelerator: AcceleratorSpec | None = setting("The devices of a node.", absent="none: training runs on CPUs")
     node_selector: LabelMap | None = setting("Labels of the nodes that may be used.", absent="any node")

@@ -2,7 +2,7 @@
 
 Operator: phase, reason, message, conditions, observedGeneration, startTime, completionTime, attempts, restarts,
 attempt, activeSeconds, deviceSeconds, failure, runtimeSnapshot, resolved. Trainer (rank 0, its own field manager,
-always its whole set): stages, progress, checkpoint, identifier, prior, output, report.
+always its whole set): stages, progress, checkpoint, identifier, prior, quality, output, report.
 """
 
 from __future__ import annotations
@@ -80,6 +80,30 @@ class PriorStatus(Observed):
     images: Count | None = Field(default=None, description="How many.")
     seconds_saved: Annotated[float, Field(ge=0)] | None = Field(
         default=None, description="Time that the job's devices would have taken for those from the cache, in seconds."
+    )
+
+
+class FigureStatus(Observed):
+    """One figure of the result, over all its prompts."""
+
+    name: Annotated[str, Field(max_length=32)] = Field(
+        description="As in spec.evaluation.metrics; ClassDiv is Div of the prompts without the identifier."
+    )
+    before: float | None = Field(default=None, description="Of the base model's pictures.")
+    after: float | None = Field(default=None, description="Of the personalized model's pictures.")
+
+
+class QualityStatus(Observed):
+    """What was measured of the result."""
+
+    verdict: Literal["Accepted", "Rejected", "NotMeasured"] | None = Field(
+        default=None, description="What spec.evaluation.gate says. Absent without thresholds."
+    )
+    message: Annotated[str, Field(max_length=1024)] | None = Field(
+        default=None, description="Thresholds and figures, or why there are none."
+    )
+    figures: Annotated[tuple[FigureStatus, ...], Field(max_length=16)] | None = Field(
+        default=None, description="The figures.", json_schema_extra={"x-kubernetes-list-type": "atomic"}
     )
 
 
@@ -163,6 +187,7 @@ class JobStatus(Observed):
     progress: ProgressStatus | None = Field(default=None, description="How training is getting on.")
     checkpoint: CheckpointStatus | None = Field(default=None, description="The newest whole checkpoint.")
     prior: PriorStatus | None = Field(default=None, description="Where the class images came from.")
+    quality: QualityStatus | None = Field(default=None, description="What was measured of the result.")
     output: OutputStatus | None = Field(default=None, description="The result.")
     report: ReportStatus | None = Field(default=None, description="The page to look at.")
     attempts: Count | None = Field(default=None, description="Attempts started, resumed ones included.")
