@@ -38,6 +38,10 @@ Told = Callable[[str, int, float], None]
 """Is called at the end of each request, watches apart: method, status (0: no answer), seconds."""
 
 
+def _tell_nobody(method: str, status: int, seconds: float) -> None:
+    """For those who measure nothing."""
+
+
 class ApiError(Exception):
     """The API server did not do what was asked."""
 
@@ -109,7 +113,7 @@ class Reach:
 class Api:
     """One connection pool to one API server."""
 
-    def __init__(self, client: ApiClient, told: Told) -> None:
+    def __init__(self, client: ApiClient, told: Told = _tell_nobody) -> None:
         self._client = client
         self._told = told
         self.reach = Reach()
