@@ -42,6 +42,10 @@ Told = Callable[[str, int, float], None]
 """Is called at the end of each request, watches apart: method, status (0: no answer), seconds."""
 
 
+def _tell_nobody(method: str, status: int, seconds: float) -> None:
+    """For those who measure nothing."""
+
+
 class ApiError(Exception):
     """The API server did not do what was asked."""
 
@@ -117,7 +121,7 @@ class Reach:
 class Api:
     """One connection pool to one API server."""
 
-    def __init__(self, client: ApiClient, told: Told | None = None) -> None:
+    def __init__(self, client: ApiClient, told: Told = _tell_nobody) -> None:
         self._client = client
         self._told = told
         self.reach = Reach()
@@ -194,8 +198,7 @@ class Api:
             self.reach.failed(failure)
             raise failure from error
         finally:
-            if self._told is not None:
-                self._told(method, status, time.monotonic() - started)
+            self._told(method, status, time.monotonic() - started)
 
     async def _open(
         self,
@@ -272,7 +275,7 @@ async def connect_as_user(user_agent: str, *, kubeconfig: str | None, context: s
     return _api(configuration, user_agent), namespace, str(configuration.host)
 
 
-def _api(configuration: Configuration, user_agent: str, told: Told | None = None) -> Api:
+def _api(configuration: Configuration, user_agent: str, told: Told = _tell_nobody) -> Api:
     client = ApiClient(configuration)
     client.user_agent = user_agent
     return Api(client, told)

@@ -139,7 +139,22 @@ def _keep_operator(kubeconfig: Path, cluster: Cluster) -> None:
 
 
 def _fill(cluster: Cluster) -> None:
-    """Buckets with the example photos and the bundled model, the credentials, the runtime."""
+    """Buckets, the credentials, the runtime."""
+    fill_buckets(cluster)
+    runtime = yaml.safe_load(RUNTIME.read_text())
+    runtime["spec"]["storage"]["endpoint"] = cluster.s3_endpoint
+    cluster.plane.apply(credentials(), runtime)
+
+
+def credentials() -> dict[str, Any]:
+    """The Secret that the runtime names, in the namespace of the examples."""
+    keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+    metadata = {"name": SECRET, "namespace": NAMESPACE}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": keys}
+
+
+def fill_buckets(cluster: Cluster) -> None:
+    """Makes them, with the example photos and the bundled model."""
     client = boto3.Session(aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY).client(
         "s3",
         endpoint_url=cluster.s3_endpoint,
@@ -155,12 +170,6 @@ def _fill(cluster: Cluster) -> None:
             for name, folder in folders.items():
                 for path in sorted(each for each in folder.rglob("*") if each.is_file()):
                     client.upload_file(str(path), bucket, f"{name}/{path.relative_to(folder)}")
-    keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
-    metadata = {"name": SECRET, "namespace": NAMESPACE}
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": keys}
-    runtime = yaml.safe_load(RUNTIME.read_text())
-    runtime["spec"]["storage"]["endpoint"] = cluster.s3_endpoint
-    cluster.plane.apply(secret, runtime)
 
 
 def put_into_current() -> int:

@@ -20,7 +20,7 @@ import yaml
 from bed import gobuild
 from bed.controlplane import ControlPlane
 from bed.network import bed_folder, obstacle
-from bed.nodes import ROOT, Cluster, pod_cluster, trainer_image
+from bed.nodes import ROOT, TRAINER_IMAGE, Cluster, pod_cluster, trainer_image
 from bed.podspec import Image
 
 CHART = ROOT / "charts" / "kubooth"
@@ -96,7 +96,7 @@ def bare_cluster(control_plane_programs: None) -> Iterator[BareCluster]:
     path = f"/opt/trainer:{os.defpath}"
     ends = Image(env={"PATH": path}, folders={"/opt/trainer": trainer, "/opt/gate": gate}, user=1000)
     operator = trainer_image()
-    images = {}
+    images = {TRAINER_IMAGE: operator}  # for a runtime that names it: one that really trains
     for version in (RELEASE, PREVIOUS):
         images |= {f"kubooth/operator:{version}": operator, f"kubooth/trainer:{version}": ends}
     try:
