@@ -76,11 +76,12 @@ def _absent(evaluation: EvaluationConfig, acquired: Acquired) -> tuple[str, ...]
     if not evaluation.metrics:
         return ("Nothing was measured: evaluation.metrics is empty.",)
     lacking = sorted(set(ENCODER_OF.values()) - set(evaluation.encoders))
-    return tuple(
-        f"{' and '.join(TITLES[metric] for metric in ENCODER_OF if ENCODER_OF[metric] == role)} were not measured: "
-        f"the runtime names no spec.encoders.{role}."
-        for role in lacking
-    )
+    sentences = []
+    for role in lacking:
+        titles = [TITLES[metric] for metric in ENCODER_OF if ENCODER_OF[metric] == role]
+        were = "was" if len(titles) == 1 else "were"
+        sentences.append(f"{' and '.join(titles)} {were} not measured: the runtime names no spec.encoders.{role}.")
+    return tuple(sentences)
 
 
 def measure(
