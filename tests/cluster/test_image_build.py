@@ -54,7 +54,7 @@ class Image:
             f"mount --rbind /dev {root}/dev",
             f"mount -t proc proc {root}/proc",
             before,
-            f"exec chroot --userspec={USER}:{USER} {root} {shlex.join(arguments)}",
+            f"exec {shutil.which('chroot')} --userspec={USER}:{USER} {root} {shlex.join(arguments)}",
         ]
         return ["unshare", "--mount", "--fork", "--pid", "--kill-child", "bash", "-ec", "\n".join(steps)]
 
@@ -87,9 +87,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip(f"needs root and {', '.join(TOOLS)}; missing: {', '.join(missing) or 'root'}")
     folder = tmp_path_factory.mktemp("base")
     _run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", folder)
-    for name in SUPERFLUOUS:
-        for path in folder.glob(name):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    _run("rm", "-rf", *(path for name in SUPERFLUOUS for path in folder.glob(name)))
     container = _run("buildah", "from", "scratch").strip()
     _run("buildah", "add", "--quiet", container, folder, "/")
     shutil.rmtree(folder)
