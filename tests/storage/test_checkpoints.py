@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -9,11 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from kubooth_trainer.checkpoint import Checkpoints, claim_checkpoints, delete_checkpoints
+from kubooth_trainer.checkpoint import Checkpoints
+from kubooth_trainer.checkpoint_claim import claim_checkpoints, delete_checkpoints
 from kubooth_trainer.claim import CLAIM, Claim, Identity
 from kubooth_trainer.config import CheckpointConfig
 from kubooth_trainer.distributed import World
-from kubooth_trainer.errors import StoppedError
+from kubooth_trainer.errors import StoppedError, StorageUnavailableError
 from kubooth_trainer.storage import Progress, Storage, Upload
 
 ALONE = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))
@@ -57,6 +59,10 @@ class Attempt:
         return self
 
     def save(self, step: int) -> None:
+        self.begin_to_save(step)
+        self.checkpoints.wait()
+
+    def begin_to_save(self, step: int) -> None:
         self.checkpoints.save(step, State(step), None, history=[])  # type: ignore[arg-type]
 
     def newest(self) -> tuple[int, float] | None:
@@ -93,7 +99,7 @@ def test_the_next_attempt_goes_on_and_the_last_one_stops(place, tmp_path: Path) 
     first.save(10)
     second = Attempt(place, tmp_path, 2).begin()
     assert second.newest() == (10, 10.0)
-    for act in (lambda: first.save(20), first.begin, lambda: first.checkpoints._drop_old() or first.save(11)):
+    for act in (lambda: first.save(20), first.begin, lambda: first.checkpoints._writer._drop_old() or first.save(11)):
         with pytest.raises(StoppedError, match="superseded: attempt 2 of this job has taken over"):
             act()
     delete_checkpoints(first.claim)
@@ -123,6 +129,53 @@ def test_checkpoints_that_somebody_deleted_are_not_written_to(place, tmp_path: P
     with pytest.raises(StoppedError, match="superseded"):
         attempt.save(20)
     assert whole(place) == []
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(place, tmp_path: Path) -> None:
+    gate, reached = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        reached.set()
+        assert gate.wait(60)
+
+    attempt = Attempt(place, tmp_path, 1, storage=Interrupted(place.storage, at_change=1, act=hold)).begin()
+    attempt.begin_to_save(10)
+    assert reached.wait(60)
+    assert attempt.checkpoints.take_saved() == [] and whole(place) == []
+    gate.set()
+    attempt.begin_to_save(20)  # waits for the one before
+    assert "attempt-1 step-000010" in whole(place)
+    attempt.checkpoints.wait()
+    assert [saved.step for saved in attempt.checkpoints.take_saved()] == [10, 20]
+    assert attempt.checkpoints.take_saved() == []
+    assert attempt.newest() == (20, 20.0)
+
+
+@pytest.mark.parametrize("hear", ["take_saved", "wait", "save"])
+def test_what_goes_wrong_in_the_background_is_raised_in_training(place, tmp_path: Path, hear: str) -> None:
+    def break_down() -> None:
+        raise StorageUnavailableError("the bucket is away")
+
+    attempt = Attempt(place, tmp_path, 1, storage=Interrupted(place.storage, at_change=1, act=break_down)).begin()
+    attempt.begin_to_save(10)
+    act = {
+        "take_saved": attempt.checkpoints.take_saved,
+        "wait": attempt.checkpoints.wait,
+        "save": lambda: attempt.save(20),
+    }
+    with pytest.raises(StorageUnavailableError, match="the bucket is away"):  # noqa: PT012
+        while True:
+            act[hear]()
+    assert whole(place) == []
+    attempt.save(30)
+    assert attempt.newest() == (30, 30.0)
+
+
+def test_an_error_of_the_training_lets_the_last_checkpoint_become_whole(place, tmp_path: Path) -> None:
+    attempt = Attempt(place, tmp_path, 1).begin()
+    attempt.begin_to_save(10)
+    attempt.checkpoints.end_writing()
+    assert whole(place) == ["attempt-1 step-000010"]
 
 
 class Interrupted(Storage):

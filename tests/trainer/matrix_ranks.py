@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from kubooth_trainer import loop
-from kubooth_trainer.checkpoint import Checkpoints, claim_checkpoints
+from kubooth_trainer.checkpoint import Checkpoints
+from kubooth_trainer.checkpoint_claim import claim_checkpoints
 from kubooth_trainer.claim import Claim, Identity
 from kubooth_trainer.config import TrainConfig, load_config
 from kubooth_trainer.distributed import World, join

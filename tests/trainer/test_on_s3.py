@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -45,7 +46,7 @@ def test_killed_and_resumed_on_a_fresh_machine(
     second = launch(make_config(**common, workdir=str(tmp_path / "another-node"))).finish()
     assert second.result.model == s3.uri("results/rex/")
     train = [event for event in second.events if isinstance(event, StageEvent) and event.stage == "Train"]
-    assert train[-1].note == "resumed at step 5"
+    assert re.fullmatch("resumed at step (5|10|15)", train[-1].note)
     assert not list((tmp_path / "another-node" / "model").rglob("*.bin"))
 
     storage = Storage(s3.config)

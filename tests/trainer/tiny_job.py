@@ -10,6 +10,7 @@ from typing import Any
 
 from kubooth_trainer.progress import Event, FailedEvent, ResultEvent, event_from_json
 
+STEPS = 20
 RUN_SECONDS = 570  # a bound, not an expectation: a hang fails the test instead of the suite
 
 
@@ -39,7 +40,7 @@ def config_dict(model: Path, photos: Path, folder: Path, **overrides: Any) -> di
             "cache": None,
         },
         "training": {
-            "steps": 10,
+            "steps": STEPS,
             "learning_rate": 1e-4,
             "train_text_encoder": True,
             "text_encoder_learning_rate": 5e-5,

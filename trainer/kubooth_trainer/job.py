@@ -17,7 +17,8 @@ from PIL import Image
 
 from kubooth_trainer import latents
 from kubooth_trainer.acquire import Acquired, Fetcher, acquire
-from kubooth_trainer.checkpoint import Checkpoint, Checkpoints, claim_checkpoints, delete_checkpoints
+from kubooth_trainer.checkpoint import Checkpoint, Checkpoints
+from kubooth_trainer.checkpoint_claim import claim_checkpoints, delete_checkpoints
 from kubooth_trainer.claim import Claim, Identity
 from kubooth_trainer.config import STAGES, StageName, TrainConfig
 from kubooth_trainer.distributed import World
@@ -320,7 +321,10 @@ def _train(
         stop=setting.stop,
         watchdog=setting.watchdog,
     )
-    train(setting.config, setting.plan, inputs, surroundings)
+    try:
+        train(setting.config, setting.plan, inputs, surroundings)
+    finally:
+        checkpoints.end_writing()
     setting.reporter.end("Train")
     last = checkpoints.newest(setting.reporter.warn)
     assert last is not None and last.step == setting.config.training.steps

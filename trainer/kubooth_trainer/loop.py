@@ -113,10 +113,12 @@ def train(config: TrainConfig, plan: Plan, inputs: TrainInputs, around: Surround
             meter.report(step + 1, engine, learning_rate=training.learning_rate * rate)
             stopping = not last and around.stop.requested(world)
             if due or stopping:
-                history = [asdict(event) for event in reporter.history]
-                uri = around.checkpoints.save(step + 1, state, ema, history=history)
-                reporter.emit(CheckpointEvent(uri=uri, step=step + 1, time=time.time()))
+                around.checkpoints.save(step + 1, state, ema, history=[asdict(event) for event in reporter.history])
                 around.watchdog.beat()
+            if last or stopping:
+                around.checkpoints.wait()
+            for saved in around.checkpoints.take_saved():
+                reporter.emit(CheckpointEvent(uri=saved.uri, step=saved.step, time=saved.time))
             if stopping:
                 raise StoppedError(f"stopped on request at step {step + 1}; the next start goes on from there")
     engine.destroy()

@@ -1,0 +1,66 @@
+"""How a checkpoint lies in storage: whole or absent, free of pickle, of world size and of ZeRO stage.
+
+Layout under the job's checkpoint URI:
+
+    attempt-1/step-000100/weights.safetensors      fp32 master weights, by parameter name
+                          exp_avg.safetensors      Adam's first moment
+                          exp_avg_sq.safetensors   Adam's second moment
+                          ema.safetensors          where an average is kept
+                          checkpoint.json          written last: step, identity, size and SHA-256 of each file
+
+A folder without `checkpoint.json` does not exist for us. Beside the attempts lies a claim (`kubooth-job.json`), which
+an attempt takes when it starts (`checkpoint_claim`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from kubooth_trainer.storage import Storage
+
+FORMAT_VERSION = 1
+MANIFEST = "checkpoint.json"
+
+
+def folder_of(attempt: int, step: int) -> str:
+    """A checkpoint's folder, relative to the job's checkpoint URI."""
+    return f"attempt-{attempt}/step-{step:06d}"
+
+
+def whole_checkpoints(storage: Storage, uri: str) -> list[tuple[int, str]]:
+    """(step, folder relative to `uri`) of everything that has a manifest, newest first."""
+    found = []
+    for entry in storage.list(uri):
+        parts = entry.name.split("/")
+        if len(parts) == 3 and parts[2] == MANIFEST and parts[1].startswith("step-"):
+            found.append((int(parts[1].removeprefix("step-")), f"{parts[0]}/{parts[1]}"))
+    return sorted(found, reverse=True)
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Writes a file that is on disk when this returns; its entry for the manifest."""
+    save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"name": path.name, "size": path.stat().st_size, "sha256": digest}
+
+
+def verify(folder: Path, manifest: dict[str, Any]) -> str | None:
+    """What is wrong with a folder, or None where every file has its size and digest."""
+    for entry in manifest["files"]:
+        path = folder / entry["name"]
+        if not path.exists():
+            return f"{entry['name']} is missing"
+        if path.stat().st_size != entry["size"]:
+            return f"{entry['name']} is truncated"
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
+                return f"{entry['name']} is corrupt"
+    return None
