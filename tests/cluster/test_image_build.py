@@ -151,9 +151,13 @@ def test_a_change_of_code_makes_one_layer_anew(image: Image, checkout: Path, bas
     assert [ours == theirs for ours, theirs in zip(before, after, strict=True)].count(False) == 1
 
 
-def test_it_leads_from_a_read_only_root(image: Image, api_server: ControlPlane, no_operator: None) -> None:
+def test_it_leads_from_a_read_only_root(
+    image: Image, api_server: ControlPlane, no_operator: None, tmp_path: Path
+) -> None:
     port = _free_port()
-    kubeconfig = api_server.service_account_kubeconfig(SYSTEM_NAMESPACE, OPERATOR)
+    account = api_server.service_account_kubeconfig(SYSTEM_NAMESPACE, OPERATOR)
+    kubeconfig = tmp_path / "kubeconfig"  # with the authority in it, for the image has no other file of ours
+    kubeconfig.write_text(api_server.kubectl("config", "view", "--flatten", "--raw", kubeconfig=account).stdout)
     options = ["--trainer-image", TRAINER_IMAGE, "--lease-namespace", SYSTEM_NAMESPACE, "--health-port", str(port)]
     given = f"{image.root}/tmp/kubeconfig"
     before = f"install -o {USER} -m 400 {shlex.quote(str(kubeconfig))} {shlex.quote(given)}"
