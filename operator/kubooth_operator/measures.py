@@ -24,10 +24,11 @@ _REFUSALS = """
 """
 _WAITS = """
     Starting PodsNotReady ContainerCreating Queued PodNotReady JobDeleted Restarting BackOff Stopping Suspending
-    Suspended AttemptEnded Finished Resumed Accepted PodsReady Running Succeeded
+    Suspended AttemptEnded Finished Resumed Rejected NotMeasured Accepted PodsReady Running Succeeded
 """
 _FAILURES = """
-    BadSubject BadModel StorageDenied OutputExists NumericalError ConfigError DeadlineExceeded OutOfMemory
+    BadSubject BadModel StorageDenied OutputExists NumericalError QualityRejected ConfigError DeadlineExceeded
+    OutOfMemory
     DeviceOutOfMemory DiskFull StorageUnavailable RendezvousTimeout PeerLost Stalled StartupDeadlineExceeded
     Unschedulable ImagePull PodsNotCreated NameTaken Refused PodRejected TrainerCrashed Stopped Evicted Preempted
     NodeLost

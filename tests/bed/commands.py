@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -72,15 +73,20 @@ class Kubooth:
         return done.returncode, lines[0]
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
-        """A command that goes on; both streams in one pipe."""
-        return subprocess.Popen(
-            self.command(*arguments),
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        """A command that goes on; both streams in one pipe. It hears Ctrl-C, also where the test run itself does not:
+        a shell starts what it runs in the background with SIGINT ignored, and so do all that comes of it."""
+        before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+        try:
+            return subprocess.Popen(
+                self.command(*arguments),
+                cwd=self.folder,
+                env=self.environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def command(self, *arguments: str | Path) -> list[str]:
         """What starts it as a process."""

@@ -35,6 +35,11 @@ OF_THE_TRAINER: dict[str, Any] = {
     "checkpoint": {**URI, "step": 10, "time": TIME},
     "identifier": "sks",
     "prior": {"source": "Generated", "images": 200},
+    "quality": {
+        "verdict": "Accepted",
+        "message": "Is good.",
+        "figures": [{"name": "Dino", "before": 0.2, "after": 0.7}],
+    },
     "output": {**URI, "bytes": 1},
     "report": URI,
 }

@@ -43,7 +43,7 @@ _RULES: Final = (
     ("", ("configmaps",), (*_CHANGE, "delete")),
     ("batch", ("jobs",), (*_CHANGE, "delete")),
     ("", ("pods",), ("list", "watch", "delete")),
-    ("events.k8s.io", ("events",), ("create",)),
+    ("events.k8s.io", ("events",), ("create", "list")),
     ("coordination.k8s.io", ("leases",), ("create",)),
 )
 _LEASE: Final = (("coordination.k8s.io", "leases", "kubooth-operator", ("get", "update")),)
