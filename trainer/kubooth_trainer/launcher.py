@@ -28,7 +28,7 @@ from kubooth_trainer.config import TrainConfig, load_config
 from kubooth_trainer.errors import ExitCode, KuboothError
 from kubooth_trainer.log_tail import LogTail
 from kubooth_trainer.outcome import RUN_FOLDER_VARIABLE, SUMMARY, Outcome, read_outcomes
-from kubooth_trainer.progress import FailedEvent, event_to_json
+from kubooth_trainer.progress import FailedEvent, InfoEvent, event_to_json
 from kubooth_trainer.termination import Termination
 from kubooth_trainer.verdict import Seen, judge
 
@@ -51,6 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
     launch: _Launch | None = None
     try:
         launch = _Launch(load_config(options.config), options)
+        if options.node_rank:  # else a log that stays empty looks like a pod that does nothing
+            told = InfoEvent(key="node", value=f"{options.node_rank}, which works in step with node 0 and its log")
+            print(event_to_json(told), flush=True)
         failure = launch.run()
     except KuboothError as error:
         failure = FailedEvent(reason=error.reason, message=str(error), exit_code=error.exit_code)
