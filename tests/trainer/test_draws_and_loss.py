@@ -138,7 +138,7 @@ def test_without_class_images_the_prior_term_is_zero() -> None:
 )
 def test_learning_rate(make_config: MakeConfig, schedule: str, warmup: int, expected: dict[int, float]) -> None:
     training: TrainingConfig = TrainConfig.model_validate(
-        make_config(training__lr_schedule=schedule, training__warmup_steps=warmup)
+        make_config(training__steps=10, training__lr_schedule=schedule, training__warmup_steps=warmup)
     ).training
     for step, factor in expected.items():
         assert learning_rate_factor(training, step) == pytest.approx(factor)
