@@ -1,0 +1,109 @@
+"""Stage Prior: the class images, the user's own or sampled from the frozen model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from kubooth_trainer.acquire import Acquired, Fetcher
+from kubooth_trainer.errors import BadSubjectError
+from kubooth_trainer.families import load_parts
+from kubooth_trainer.prior import (
+    PriorMaker,
+    PriorProgress,
+    class_image_paths,
+    describe_prior,
+    drop_damaged,
+    prior_key,
+    prior_words,
+)
+from kubooth_trainer.prior_cache import PriorCache, open_storage
+from kubooth_trainer.progress import PriorEvent
+from kubooth_trainer.sampling import Sampler
+from kubooth_trainer.stages.setting import Setting
+from kubooth_trainer.subject import crops, load_photos
+
+
+def make_class_images(setting: Setting, acquired: Acquired, fetcher: Fetcher) -> list[Path]:
+    """Class images: the user's own, or sampled from the frozen model where they are not whole already."""
+    config, world, reporter = setting.config, setting.world, setting.reporter
+    if config.prior.uri is not None:
+        return _own_class_images(setting, acquired, fetcher)
+    decisive = describe_prior(
+        config, model_digest=acquired.model_digest, resolution=acquired.resolution, precision=setting.plan.precision
+    )
+    key = prior_key(decisive)
+    folder = setting.work / "prior" / key[:16]
+    if world.leads_node:
+        dropped = drop_damaged(folder, config.prior.images)
+        if dropped:
+            reporter.warn(f"{dropped} damaged class images were dropped and are made again")
+    world.barrier()
+    paths = class_image_paths(folder, config.prior.images)
+    ready = sum(path.exists() for path in paths)
+    reporter.begin("Prior", total=len(paths), unit="images", done=ready, note=f"{ready} were there" if ready else "")
+    cache = _shared_cache(setting, key, acquired.resolution)
+    maker = PriorMaker(
+        config, folder, world=world, cache=cache, load=lambda: _prior_sampler(setting, acquired)
+    )  # fmt: skip
+    try:
+        count = maker.run(PriorProgress(moved=setting.moved_alone, advance=setting.progress("Prior")))
+    finally:
+        if cache is not None:
+            cache.close(about=decisive)
+    reporter.end("Prior", note=prior_words(count, ready))
+    source: Literal["Hit", "Partial", "Generated"] = "Generated"
+    if count.made < len(paths):
+        source = "Partial" if count.made else "Hit"
+    saved = count.seconds_saved
+    reporter.emit(PriorEvent(source=source, images=len(paths), cache_key=key, seconds_saved=saved))
+    return paths
+
+
+def _own_class_images(setting: Setting, acquired: Acquired, fetcher: Fetcher) -> list[Path]:
+    config, reporter = setting.config, setting.reporter
+    assert config.prior.uri is not None
+    reporter.begin("Prior", total=config.prior.images, unit="images")
+    source = fetcher.fetch(config.prior.uri, setting.work / "class-images")
+    try:
+        loaded = load_photos(source, resolution=acquired.resolution, captions=False)
+    except BadSubjectError as error:
+        raise BadSubjectError(f"prior.uri: {str(error).removeprefix('subject.images: ')}") from error
+    photos = loaded.photos[: config.prior.images]
+    if len(photos) < config.prior.images:
+        reporter.warn(f"prior.uri holds {len(photos)} class images; prior.images asks for {config.prior.images}")
+    folder = setting.work / "prior" / "own"
+    paths = class_image_paths(folder, len(photos))
+    if setting.world.leads_node:
+        folder.mkdir(parents=True, exist_ok=True)
+        for photo, path in zip(photos, paths, strict=True):
+            (view,) = crops(photo, resolution=acquired.resolution, crop="Center", flip=False, seed=0)
+            view.save(path)
+    setting.world.barrier()
+    reporter.end("Prior", note=f"{len(photos)} of your own")
+    reporter.emit(PriorEvent(source="Provided", images=len(photos), cache_key=None))
+    return paths
+
+
+def _shared_cache(setting: Setting, key: str, resolution: int) -> PriorCache | None:
+    """The cache that jobs share, on rank 0, where there is one."""
+    config = setting.config
+    if config.prior.cache is None or not setting.world.is_main:
+        return None
+    storage = open_storage(config.storage)
+    return PriorCache(storage, config.prior.cache, key=key, resolution=resolution, warn=setting.reporter.warn)
+
+
+def _prior_sampler(setting: Setting, acquired: Acquired) -> Sampler:
+    prior = setting.config.prior
+    parts = load_parts(acquired.family, acquired.model, setting.plan.dtype)
+    for module in (parts.unet, parts.text, parts.vae):
+        module.to(setting.world.device)
+    return Sampler(
+        acquired.family,
+        acquired.model,
+        parts,
+        prior.sampler,
+        resolution=acquired.resolution,
+        negative_prompt=prior.negative_prompt,
+    )
