@@ -28,6 +28,7 @@ spec:
 @pytest.fixture
 def folder(tmp_path: Path, tiny_model: Path, photos: Path) -> Path:
     (tmp_path / "job.yaml").write_text(JOB)
+    (tmp_path / "temporary").mkdir()
     (tmp_path / "photos").symlink_to(photos)
     (tmp_path / "model").symlink_to(tiny_model)
     return tmp_path
@@ -40,7 +41,7 @@ def kubooth_run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]
         text=True,
         timeout=RUN_SECONDS,
         check=False,
-        env={**os.environ, "XDG_CACHE_HOME": str(folder / "cache")},
+        env={**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "TMPDIR": str(folder / "temporary")},
     )
 
 
@@ -71,6 +72,8 @@ def test_a_manifest_becomes_a_model_and_a_report(folder: Path) -> None:
         "offload": "None",
     }
     assert plain_diffusers_samples(folder / "out")
+    left = sorted(path.name for path in (folder / "temporary").iterdir())
+    assert left == [], "temporary files are left"
 
 
 def test_a_bad_photo_is_named_and_nothing_is_written(folder: Path, tmp_path: Path) -> None:

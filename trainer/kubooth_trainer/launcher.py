@@ -110,7 +110,7 @@ class _Launch:
         killed_before = _oom_kills()
         reading, writing = os.pipe()
         torchrun = subprocess.Popen(
-            self._command(),
+            self._command(folder),
             env=self._environment(folder),
             stderr=writing,
             start_new_session=True,
@@ -170,7 +170,7 @@ class _Launch:
         self._gave_up = why
         _kill_group(torchrun)
 
-    def _command(self) -> list[str]:
+    def _command(self, folder: Path) -> list[str]:
         parallelism = self._config.parallelism
         port = self._options.master_port or _free_port()
         return [
@@ -182,6 +182,7 @@ class _Launch:
             "--master-port", str(port),
             "--rdzv-conf", f"timeout={self._config.deadlines.rendezvous_seconds + TORCHRUN_SLACK_SECONDS}",
             "--max-restarts", "0",
+            "--log-dir", str(folder / "torchrun"),
             "-m", WORKER_MODULE,
             "--config", str(self._options.config),
             *(["--status"] if self._options.status else []),
