@@ -15,4 +15,5 @@ pytest_plugins = [
     "bed.trainings",
     "bed.helm",
     "bed.commands",
+    "bed.images",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -170,9 +172,18 @@ def test_a_location_that_is_a_file(tmp_path: Path) -> None:
     expect_alone(shelf, shelf.job(16), "prior cache")
 
 
-def test_a_full_disk(tmp_path: Path) -> None:
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shelf = local(tmp_path)
-    expect_alone(shelf, shelf.job(16, uri="file:///dev/full/priors"), "prior cache")
+    written = os.fsync
+
+    def full(descriptor: int) -> None:
+        if os.readlink(f"/proc/self/fd/{descriptor}").startswith(str(tmp_path / "priors")):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    expect_alone(shelf, shelf.job(16), "no room left")
+    assert not [path for path in (tmp_path / "priors").rglob("*") if path.is_file()]
 
 
 REFUSED = {"read-only": (403, "AccessDenied"), "full": (507, "StorageFull"), "no-conditions": (501, "NotImplemented")}
