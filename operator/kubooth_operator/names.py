@@ -28,6 +28,7 @@ CONTAINER = "trainer"
 CONFIG_KEY = "config.json"
 CONFIG_FOLDER = "/etc/kubooth"
 WORKDIR = "/work"
+MODELS_FOLDER = "/var/cache/kubooth/models"
 TERMINATION_LOG = "/dev/termination-log"
 MASTER_PORT = 29500
 CHECKPOINTS_FOLDER = ".kubooth/checkpoints/"

@@ -15,6 +15,7 @@ from kubooth_operator.api.runtime import RuntimeSpec
 from kubooth_operator.plan import Manifest
 
 USER_ID = 1000
+MODELS = "kubooth-models"
 NODE_LOST_SECONDS = 30  # how long pods stay bound to a node that does not answer
 NODE_LOST_TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 CREDENTIALS = (("AWS_ACCESS_KEY_ID", False), ("AWS_SECRET_ACCESS_KEY", False), ("AWS_SESSION_TOKEN", True))
@@ -102,6 +103,7 @@ def _container(
             {"name": "kubooth-work", "mountPath": names.WORKDIR},
             {"name": "kubooth-tmp", "mountPath": "/tmp"},
             {"name": "kubooth-shm", "mountPath": "/dev/shm"},
+            *([{"name": MODELS, "mountPath": names.MODELS_FOLDER}] if runtime.model_cache else []),
             *(
                 {"name": each.name, "mountPath": each.mount_path, **({"readOnly": True} if each.read_only else {})}
                 for each in runtime.volumes or ()
@@ -153,5 +155,15 @@ def _volumes(job: str, attempt: int, runtime: RuntimeSpec) -> list[dict[str, Any
         {"name": "kubooth-work", "emptyDir": {}},
         {"name": "kubooth-tmp", "emptyDir": {}},
         {"name": "kubooth-shm", "emptyDir": {"medium": "Memory", "sizeLimit": shared_memory}},
+        *_model_cache(runtime),
         *({"name": volume.name, **volume.source} for volume in runtime.volumes or ()),
     ]
+
+
+def _model_cache(runtime: RuntimeSpec) -> list[dict[str, Any]]:
+    cache = runtime.model_cache
+    if cache is None:
+        return []
+    if cache.claim_name is not None:
+        return [{"name": MODELS, "persistentVolumeClaim": {"claimName": cache.claim_name}}]
+    return [{"name": MODELS, "hostPath": {"path": cache.host_path, "type": "DirectoryOrCreate"}}]

@@ -43,6 +43,7 @@ class Accepted:
             output=None,
             attempt=attempt,
             namespace=self.namespace,
+            model_cache=names.MODELS_FOLDER,
         )
         return resolve(job, self.runtime, target)
 

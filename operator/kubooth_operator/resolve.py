@@ -18,8 +18,9 @@ from kubooth_operator.api.job import JobSpec, PersonalizationJob
 from kubooth_operator.api.problems import FieldError, Refusal, SpecError, closest, field_errors, sub_parts
 from kubooth_operator.api.prompt_packs import CLASS_PROMPT, prompts_of
 from kubooth_operator.api.runtime import PersonalizationRuntime
+from kubooth_operator.api.scalars import bytes_of
 from kubooth_operator.locations import LocationError, absolute, is_under_any
-from kubooth_operator.supported import unsupported, unsupported_of_runtime
+from kubooth_operator.supported import unsupported
 from kubooth_trainer.config import CONFIG_VERSION, ENCODER_OF, GateConfig, Metric, TrainConfig
 
 SHARED_PRIORS = "shared"  # part of a trusted cache; beside it, namespaces/NAME
@@ -37,6 +38,7 @@ class Target:
     attempt: int
     namespace: str
     prior_cache: str | None = None  # URI of the cache of class images where the runtime names none
+    model_cache: str | None = None  # where the runtime's cache of models is mounted
 
 
 def resolve(job: PersonalizationJob, runtime: PersonalizationRuntime, target: Target) -> TrainConfig:
@@ -88,7 +90,7 @@ class _Resolution:
     def __init__(self, job: PersonalizationJob, spec: JobSpec, runtime: PersonalizationRuntime, target: Target) -> None:
         self.job, self.spec, self.runtime, self.target = job, spec, runtime, target
         self.limits = runtime.spec.limits
-        self.errors: list[FieldError] = [*unsupported(spec), *unsupported_of_runtime(runtime)]
+        self.errors: list[FieldError] = unsupported(spec)
         self.nodes = 1 if target.devices else spec.parallelism.nodes or 1
         self.devices_per_node = target.devices or spec.parallelism.devices_per_node or 1
 
@@ -142,6 +144,7 @@ class _Resolution:
                     "stall_seconds": spec.run_policy.progress_deadline_seconds,
                     "rendezvous_seconds": spec.run_policy.startup_deadline_seconds,
                 },
+                "model_cache": self._model_cache(),
                 "workdir": target.workdir,
             }
         )
@@ -236,6 +239,12 @@ class _Resolution:
         except LocationError as error:
             self._fail("spec.runtimeRef.name", f"priorCache.uri of {self._runtime_name} {error}")
             return None
+
+    def _model_cache(self) -> dict[str, Any] | None:
+        """None also on a person's own machine where the runtime names a claim, which only a cluster has."""
+        cache = self.runtime.spec.model_cache
+        path = cache and (self.target.model_cache or cache.host_path)
+        return {"path": path, "max_bytes": bytes_of(cache.max_size)} if cache and path else None
 
     def _evaluation(self) -> dict[str, Any]:
         """Prompts in full, what is to be measured with which encoders, and the gate, if it has a threshold."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from kubooth_operator.api.job import JobSpec
 from kubooth_operator.api.problems import FieldError
-from kubooth_operator.api.runtime import PersonalizationRuntime
 
 
 @dataclass(frozen=True)
@@ -33,16 +32,6 @@ _GAPS = (
 def unsupported(spec: JobSpec) -> list[FieldError]:
     """One error for each thing the spec asks for that this version does not do."""
     return [_not_supported(gap.path, words) for gap in _GAPS if (words := gap.asked_for(spec)) is not None]
-
-
-def unsupported_of_runtime(runtime: PersonalizationRuntime) -> list[FieldError]:
-    """One error for each thing a job's runtime sets that this version does not do."""
-    set_here = {"modelCache": runtime.spec.model_cache}
-    return [
-        _not_supported("spec.runtimeRef.name", f"{field}, which runtime {runtime.metadata.name} sets,")
-        for field, value in set_here.items()
-        if value is not None
-    ]
 
 
 def _not_supported(path: str, words: str) -> FieldError:

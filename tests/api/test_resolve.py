@@ -174,6 +174,23 @@ def test_a_runtimes_prior_cache_has_a_part_for_each_namespace(cache: Any, own: s
     assert config.digest() == resolved(job()).digest()
 
 
+MODEL_CACHES = [
+    ("none", None, None, None),
+    ("in-a-pod", {"claimName": "models"}, "/mounted", ("/mounted", 200 * 2**30)),
+    ("in-a-pod-of-a-node", {"hostPath": "/models", "maxSize": "1.5Ti"}, "/mounted", ("/mounted", 3 * 2**39)),
+    ("on-a-machine", {"hostPath": "/models", "maxSize": 5000}, None, ("/models", 5000)),
+    ("on-a-machine-without-claims", {"claimName": "models"}, None, None),
+]
+
+
+@pytest.mark.parametrize(("cache", "mounted", "found"), [c[1:] for c in MODEL_CACHES], ids=[c[0] for c in MODEL_CACHES])
+def test_where_models_are_kept(cache: Any, mounted: str | None, found: tuple[str, int] | None) -> None:
+    config = resolved(job(), {"modelCache": cache} if cache else {}, target(model_cache=mounted))
+    kept = config.model_cache
+    assert (kept and (kept.path, kept.max_bytes)) == found
+    assert config.digest() == resolved(job()).digest()
+
+
 def test_deadlines_are_the_jobs_then_the_runtimes_then_the_built_in_ones() -> None:
     defaults = {"defaults": {"runPolicy": {"progressDeadlineSeconds": 120, "startupDeadlineSeconds": 240}}}
     chosen = job(runPolicy__progressDeadlineSeconds=60)
@@ -313,7 +330,6 @@ REFUSALS = [
     ("location", {}, {"limits": {"readPrefixes": []}}, "LocationNotAllowed"),
     ("model", {"model": {"name": "x"}}, {}, "ModelNotFound"),
     ("feature", {"method": "LoRA"}, {}, "UnsupportedFeature"),
-    ("model-cache", {}, {"modelCache": {"hostPath": "/models"}}, "UnsupportedFeature"),
     ("merge", {"training__warmupSteps": 801}, {}, "InvalidSpec"),
     ("division", {"training__batchSize": 3, "parallelism__nodes": 2}, {}, "InvalidSpec"),
 ]

@@ -183,6 +183,19 @@ def test_a_pod_may_ask_its_node_for_an_identity_only_where_the_runtime_says_so()
         assert ("AWS_EC2_METADATA_DISABLED" in env) is disabled
 
 
+@pytest.mark.parametrize(
+    ("cache", "source"),
+    [
+        ({"claimName": "models"}, {"persistentVolumeClaim": {"claimName": "models"}}),
+        ({"hostPath": "/models"}, {"hostPath": {"path": "/models", "type": "DirectoryOrCreate"}}),
+    ],
+)
+def test_the_model_cache_is_mounted_where_the_config_says(cache: dict[str, Any], source: dict[str, Any]) -> None:
+    spec = pod_spec({}, {"modelCache": cache})
+    mounts = {each["mountPath"]: each["name"] for each in spec["containers"][0]["volumeMounts"]}
+    assert {"name": mounts[names.MODELS_FOLDER], **source} in spec["volumes"]
+
+
 TOLERATIONS = [
     ("none", [], [30, 30]),
     ("another", [{"key": "gpu", "operator": "Exists"}], [None, 30, 30]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from kubooth_trainer.errors import BadModelError, BadSubjectError, ConfigError
 from kubooth_trainer.families import INDEX, Family, check_model, wanted_files
 from kubooth_trainer.identifier import choose_identifier, judge_identifier
 from kubooth_trainer.loss import NoiseSchedule
+from kubooth_trainer.model_cache import ModelCache
 from kubooth_trainer.progress import Reporter
 from kubooth_trainer.single_file import check_single_file
 from kubooth_trainer.storage import Progress, Storage
@@ -51,6 +53,7 @@ class Fetcher:
     storage: Storage
     world: World
     on_progress: Progress | None = None
+    cache: ModelCache | None = None
 
     def fetch(self, uri: str, folder: Path, *, names: list[str] | None = None) -> Path:
         """The local folder or file of a URI. Collective."""
@@ -59,13 +62,31 @@ class Fetcher:
         self.world.barrier()
         return self.storage.fetch_tree(uri, folder, names=names)
 
+    def fetch_model(self, uri: str, folder: Path, *, names: list[str], reporter: Reporter) -> Path:
+        """The same for a model or encoder; where the node's cache holds it, `folder` is a link. Collective."""
+        if self.cache is None or self.storage.local_path(uri) is not None:
+            return self.fetch(uri, folder, names=names)
+        if self.world.leads_node:
+            if folder.is_symlink():
+                folder.unlink()
+            cached = self.cache.fetch(uri, names, self.on_progress)
+            if cached is None:
+                self.storage.fetch_tree(uri, folder, names=names, on_progress=self.on_progress)
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                folder.symlink_to(cached[0])
+                reporter.info("modelCache", f"{uri}: {cached[1]}")
+        self.world.barrier()
+        return folder
+
 
 def acquire(config: TrainConfig, fetcher: Fetcher, reporter: Reporter) -> Acquired:
     """Collective. Raises BadModelError, BadSubjectError, ConfigError or a storage error, all before any output."""
     work = Path(config.workdir)
     reporter.begin("Download", total=2, unit="inputs")
-    encoders = _encoders(config, fetcher, work)
-    family, model = _model(config, fetcher, work)
+    encoders = _encoders(config, fetcher, work, reporter)
+    family, model = _model(config, fetcher, work, reporter)
     if config.output.format == "SingleFile":
         check_single_file(model)
     reporter.advance("Download", 1)
@@ -114,22 +135,22 @@ def _photos(config: TrainConfig, fetcher: Fetcher, work: Path) -> Path:
     return fetcher.fetch(uri, work / "photos")
 
 
-def _model(config: TrainConfig, fetcher: Fetcher, work: Path) -> tuple[Family, Path]:
+def _model(config: TrainConfig, fetcher: Fetcher, work: Path, reporter: Reporter) -> tuple[Family, Path]:
     uri, storage = config.model.uri, fetcher.storage
     names = [entry.name for entry in storage.list(uri)]
     index = storage.read_bytes(storage.join(uri, INDEX)) if INDEX in names else None
     family = check_model(uri, names, index)
-    return family, fetcher.fetch(uri, work / "model", names=wanted_files(names, family))
+    return family, fetcher.fetch_model(uri, work / "model", names=wanted_files(names, family), reporter=reporter)
 
 
-def _encoders(config: TrainConfig, fetcher: Fetcher, work: Path) -> dict[EncoderRole, Path]:
+def _encoders(config: TrainConfig, fetcher: Fetcher, work: Path, reporter: Reporter) -> dict[EncoderRole, Path]:
     """The folders of the encoders, where anything is to be measured."""
     storage, folders = fetcher.storage, {}
     for role, uri in config.evaluation.encoders.items() if config.evaluation.metrics else ():
         names = [entry.name for entry in storage.list(uri)]
         about = storage.read_bytes(storage.join(uri, CONFIG)) if CONFIG in names else None
         wanted = check_encoder(role, uri, names, about)
-        folders[role] = fetcher.fetch(uri, work / "encoders" / role, names=wanted)
+        folders[role] = fetcher.fetch_model(uri, work / "encoders" / role, names=wanted, reporter=reporter)
     return folders
 
 

@@ -189,6 +189,13 @@ class StorageConfig(Frozen):
     region: str | None
 
 
+class ModelCacheConfig(Frozen):
+    """Where base models are kept near this node."""
+
+    path: str  # a folder
+    max_bytes: int
+
+
 class DeadlinesConfig(Frozen):
     """How long ranks wait before they give up; a restart goes on from the last checkpoint."""
 
@@ -212,6 +219,7 @@ class TrainConfig(Frozen):
     output: OutputConfig
     storage: StorageConfig
     deadlines: DeadlinesConfig
+    model_cache: ModelCacheConfig | None = None
     workdir: str  # scratch of this node: downloads, class images, latents; survives a restart where it can
 
     @property
@@ -233,6 +241,7 @@ class TrainConfig(Frozen):
                 "output": True,
                 "storage": True,
                 "deadlines": True,
+                "model_cache": True,
                 "workdir": True,
                 "model": {"name"},
                 "prior": {"cache"},

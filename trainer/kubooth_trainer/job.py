@@ -14,6 +14,7 @@ from kubooth_trainer.checkpoint_claim import claim_checkpoints, delete_checkpoin
 from kubooth_trainer.claim import Claim, Identity
 from kubooth_trainer.config import STAGES, TrainConfig
 from kubooth_trainer.distributed import World
+from kubooth_trainer.model_cache import ModelCache
 from kubooth_trainer.plan import make_plan
 from kubooth_trainer.progress import Reporter, ResultEvent
 from kubooth_trainer.publish import Destination, Manifest, SameJobComplete, check_output
@@ -58,7 +59,7 @@ def run_job(config: TrainConfig, world: World, reporter: Reporter, stop: StopFla
         storage=storage,
     )
     _announce(setting)
-    fetcher = Fetcher(storage=storage, world=world, on_progress=setting.transfer())
+    fetcher = Fetcher(storage=storage, world=world, on_progress=setting.transfer(), cache=_model_cache(setting))
     acquired = acquire(config, fetcher, reporter)
     reporter.info("identifier", acquired.identifier)
     class_images = make_class_images(setting, acquired, fetcher) if config.prior.enabled else []
@@ -90,6 +91,13 @@ def run_job(config: TrainConfig, world: World, reporter: Reporter, stop: StopFla
         delete_checkpoints(claim)
         _report_result(config, reporter, destination, manifest, seconds=time.time() - started)
     world.barrier()
+
+
+def _model_cache(setting: Setting) -> ModelCache | None:
+    cache = setting.config.model_cache
+    if cache is None:
+        return None
+    return ModelCache(cache, setting.storage, warn=setting.reporter.warn, moved=setting.moved_alone)
 
 
 def _announce(setting: Setting) -> None:

@@ -13,7 +13,6 @@ from kubooth_operator.api.load import parse
 from kubooth_operator.api.problems import SpecError
 from kubooth_operator.api.runtime import PersonalizationRuntime, RuntimeSpec
 from kubooth_operator.kinds import RUNTIME
-from kubooth_operator.supported import unsupported_of_runtime
 
 Manifest = dict[str, Any]
 _NODES = "/api/v1/nodes"
@@ -38,13 +37,8 @@ async def runtime(session: Session, name: str) -> tuple[Finding, RuntimeSpec | N
     known = {key: raw["metadata"][key] for key in ("name", "uid", "generation")}
     try:
         parsed = parse({**raw, "metadata": known}, PersonalizationRuntime)
-        unsupported = unsupported_of_runtime(parsed)
     except SpecError as error:
         return fault(check, f"jobs are not accepted under it: {error.errors[0]}", "mend the runtime"), None
-    if unsupported:
-        return fault(
-            check, f"jobs are not accepted under it: {unsupported[0].message}", "mend the runtime"
-        ), parsed.spec
     allowed = parsed.spec.allowed_namespaces
     if allowed is not None and session.namespace not in allowed:
         message = f"jobs of namespace {session.namespace} are not accepted under it: it allows {', '.join(allowed)}"

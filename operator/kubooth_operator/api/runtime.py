@@ -179,8 +179,9 @@ class ModelCacheSpec(Part):
         ),
     )
 
-    host_path: MountPath | None = setting("A directory of the node.", absent="none")
+    host_path: MountPath | None = setting("A directory of the node, which UID 1000 may write to.", absent="none")
     claim_name: Dns1123Subdomain | None = setting("A PersistentVolumeClaim in the job's namespace.", absent="none")
+    max_size: Quantity = preset("200Gi", "Most that is kept; the models that were unused longest make room.")
 
 
 class PriceSpec(Part):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, WithJsonSchema, WrapValidator
@@ -36,6 +37,19 @@ Quantity = Annotated[
     WrapValidator(_quantity),
     WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": QUANTITY_PATTERN, "maxLength": 32, "minimum": 0}),
 ]
+
+
+_POWERS = {unit: 1000 ** (n + 1) for n, unit in enumerate("kMGTPE")} | {
+    f"{unit}i": 1024 ** (n + 1) for n, unit in enumerate("KMGTPE")
+}
+
+
+def bytes_of(quantity: int | str) -> int:
+    """A quantity such as 200Gi as a number of bytes, rounded down."""
+    text = str(quantity)
+    number = text.rstrip("mkMGTPEKi")
+    unit = text[len(number) :]
+    return int(Decimal(number) * (_POWERS.get(unit, 1) if unit != "m" else Decimal("0.001")))
 
 
 def _whole_number_or_auto(value: Any, check: Any) -> Any:
