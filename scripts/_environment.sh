@@ -2,6 +2,7 @@
 # The one virtual environment of this checkout: .venv at the root. Sourced by the other scripts, which call
 #     ensure_environment trainer    what training needs: requirements/trainer.txt
 #     ensure_environment dev        that and what the checks and tests need: requirements/dev.txt
+#     ensure_environment docs       what the documentation site needs, no more: requirements/docs.txt
 # and then use "$venv". A set whose inputs have not changed costs nothing the second time.
 #
 # Everything is installed by hash from requirements/*.txt, with uv (which pip brings) or, where uv fails, with pip.
@@ -86,7 +87,9 @@ install_requirements() {
   local ours=(--no-deps --no-build-isolation --editable "$root" --editable "$root/world")
   local pip=("$venv/bin/python" -m pip --disable-pip-version-check install)
   local uv=("$venv/bin/uv" pip install --python "$venv/bin/python")
-  say "installing requirements/$name.txt into .venv (once; some minutes, about 6 GB of disk with the libraries for GPUs)"
+  local size="some minutes, about 6 GB of disk with the libraries for GPUs"
+  [[ $name != docs ]] || size="some seconds"
+  say "installing requirements/$name.txt into .venv (once; $size)"
   touch "$unfinished"
   "${pip[@]}" --quiet --require-hashes --no-deps --only-binary :all: --requirement "$root/requirements/build.txt" ||
     die "requirements/build.txt could not be installed from the package index: see above"

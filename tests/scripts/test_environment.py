@@ -189,7 +189,7 @@ def test_quickstart_refuses_before_it_installs(checkout: Checkout, arguments: li
     assert checkout.calls() == []
 
 
-@pytest.mark.parametrize("script", ["quickstart", "test", "check", "soak"])
+@pytest.mark.parametrize("script", ["quickstart", "test", "check", "soak", "docs"])
 def test_help_installs_nothing(checkout: Checkout, script: str) -> None:
     result = checkout.run(script, "--help")
     assert result.returncode == 0
