@@ -2,7 +2,8 @@
 
 Before the first attempt a changed spec or runtime is judged anew. From then on the snapshot in the status is the
 job's runtime, whatever becomes of the object; and where a change to a running job is refused (a priority class that
-the runtime does not allow), the last accepted spec stays in force until it is mended.
+the runtime does not allow), the last accepted spec stays in force until it is mended. Labels are judged until the
+first attempt only.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def judge(observed: Observed) -> Judgement:
     except SpecError as problem:
         return Judgement(job=None, problem=problem, resolved=None, snapshot=None)
     try:
-        accepted = _accepted(job, settle(job, runtime), runtime)
+        labels = None if started else job.metadata.labels or {}
+        accepted = _accepted(job, settle(job, runtime), runtime, labels)
     except SpecError as problem:
         return Judgement(job=_before(job, last, runtime), problem=problem, resolved=None, snapshot=None)
     resolved = accepted.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -75,7 +77,8 @@ def _snapshot(runtime: Manifest | None) -> Manifest | None:
 
 
 def _plain_job(job: Manifest) -> Manifest:
-    metadata = {name: job["metadata"][name] for name in ("name", "namespace", "uid") if name in job["metadata"]}
+    known = ("name", "namespace", "uid", "labels")
+    metadata = {name: job["metadata"][name] for name in known if name in job["metadata"]}
     return {"apiVersion": API_VERSION, "kind": JOB_KIND, "metadata": metadata, "spec": job.get("spec", {})}
 
 
@@ -85,16 +88,23 @@ def _before(job: PersonalizationJob, resolved: Manifest | None, runtime: Persona
         return None
     raw = {"apiVersion": API_VERSION, "kind": JOB_KIND, "metadata": {"name": job.metadata.name}, "spec": resolved}
     try:
-        return _accepted(job, parse(raw, PersonalizationJob).spec, runtime)
+        return _accepted(job, parse(raw, PersonalizationJob).spec, runtime, None)
     except SpecError:
         return None
 
 
-def _accepted(job: PersonalizationJob, spec: JobSpec, runtime: PersonalizationRuntime) -> Accepted:
+def _accepted(
+    job: PersonalizationJob, spec: JobSpec, runtime: PersonalizationRuntime, labels: dict[str, str] | None
+) -> Accepted:
     """The job with this spec, once a configuration can be made of it. Raises SpecError."""
     metadata = job.metadata
     accepted = Accepted(
-        name=metadata.name, namespace=metadata.namespace or "", uid=metadata.uid or "", spec=spec, runtime=runtime
+        name=metadata.name,
+        namespace=metadata.namespace or "",
+        uid=metadata.uid or "",
+        spec=spec,
+        runtime=runtime,
+        labels=labels,
     )
     accepted.config(attempt=1)
     return accepted

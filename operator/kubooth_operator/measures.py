@@ -20,7 +20,7 @@ FINISHED: Final = ("Succeeded", "Failed")
 OTHER: Final = "Other"
 _REFUSALS = """
     InvalidSpec RuntimeNotFound InvalidRuntime NamespaceNotAllowed LimitExceeded LocationNotAllowed ModelNotFound
-    ConsentRequired PriorityClassNotAllowed UnsupportedFeature
+    ConsentRequired LabelRequired PriorityClassNotAllowed UnsupportedFeature
 """
 _WAITS = """
     Starting PodsNotReady ContainerCreating Queued PodNotReady JobDeleted Restarting BackOff Stopping Suspending

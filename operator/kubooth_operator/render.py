@@ -28,10 +28,11 @@ class Accepted:
     uid: str
     spec: JobSpec
     runtime: PersonalizationRuntime
+    labels: dict[str, str] | None = None  # None: not to be held against the runtime any more
 
     def config(self, attempt: int) -> TrainConfig:
         """The trainer's configuration of an attempt. Raises SpecError where the runtime does not allow the job."""
-        metadata = JobMetadata(name=self.name, namespace=self.namespace, uid=self.uid)
+        metadata = JobMetadata(name=self.name, namespace=self.namespace, uid=self.uid, labels=self.labels)
         job = PersonalizationJob(
             api_version="kubooth.io/v1alpha1", kind="PersonalizationJob", metadata=metadata, spec=self.spec
         )
@@ -44,6 +45,7 @@ class Accepted:
             attempt=attempt,
             namespace=self.namespace,
             model_cache=names.MODELS_FOLDER,
+            judge_labels=self.labels is not None,
         )
         return resolve(job, self.runtime, target)
 

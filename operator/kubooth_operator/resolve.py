@@ -39,6 +39,7 @@ class Target:
     namespace: str
     prior_cache: str | None = None  # URI of the cache of class images where the runtime names none
     model_cache: str | None = None  # where the runtime's cache of models is mounted
+    judge_labels: bool = True  # False once a job has started: labels are no part of its spec
 
 
 def resolve(job: PersonalizationJob, runtime: PersonalizationRuntime, target: Target) -> TrainConfig:
@@ -96,6 +97,7 @@ class _Resolution:
 
     def config(self) -> TrainConfig:
         self._check_namespace_and_consent()
+        self._check_labels()
         self._check_sizes()
         self._check_division()
         spec, target = self.spec, self.target
@@ -175,6 +177,15 @@ class _Resolution:
             known = ", ".join(classes) or "none"
             message = f"{self._runtime_name} allows: {known}; got {wanted}"
             self._fail("spec.priorityClassName", message, "PriorityClassNotAllowed")
+
+    def _check_labels(self) -> None:
+        if not self.target.judge_labels:
+            return
+        labels = self.job.metadata.labels or {}
+        for name in self.limits.required_labels or ():
+            if not labels.get(name):
+                message = f"must have {name}, with a value: {self._runtime_name} requires it"
+                self._fail("metadata.labels", message, "LabelRequired")
 
     def _check_sizes(self) -> None:
         devices = self.nodes * self.devices_per_node

@@ -69,7 +69,7 @@ def test_the_fields_of_product_and_decisions_are_there() -> None:
         terminationGracePeriodSeconds serviceAccountName storage.endpoint storage.externalEndpoint
         storage.region storage.credentialsSecret priorCache.uri priorCache.trusted modelCache defaults
         limits.nodes limits.devices limits.steps limits.readPrefixes limits.writePrefixes
-        limits.priorityClasses limits.requireConsent allowedNamespaces price
+        limits.priorityClasses limits.requireConsent limits.requiredLabels allowedNamespaces price
         """
     )
 

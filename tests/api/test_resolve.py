@@ -300,6 +300,16 @@ def test_limits_of_the_runtime(fields: dict[str, Any], spec: dict[str, Any], mes
     assert refused(job(**fields), spec) == [message]
 
 
+def test_labels_that_the_runtime_requires() -> None:
+    required = {"limits": {"requiredLabels": ["example.com/team", "cost-centre"]}}
+    assert refused(changed(job(), {"metadata.labels": {"example.com/team": "", "other": "x"}}), required) == [
+        "metadata.labels: must have example.com/team, with a value: runtime default requires it",
+        "metadata.labels: must have cost-centre, with a value: runtime default requires it",
+    ]
+    labelled = changed(job(), {"metadata.labels": {"example.com/team": "vision", "cost-centre": "42"}})
+    assert resolved(labelled, required).job.name == "rex"
+
+
 def test_the_limits_that_the_good_job_keeps_let_it_pass() -> None:
     limits = {"nodes": 1, "devices": 1, "steps": 800, "priorityClasses": ["low"], "requireConsent": True,
               "readPrefixes": ["s3://photos/", "s3://models"], "writePrefixes": ["s3://models/personalized"]}  # fmt: skip
@@ -325,6 +335,7 @@ REFUSALS = [
     ("limit", {}, {"limits": {"steps": 500}}, "LimitExceeded"),
     ("nodes", {"parallelism__nodes": 3, "training__batchSize": 3}, {"limits": {"nodes": 2}}, "LimitExceeded"),
     ("consent", {}, {"limits": {"requireConsent": True}}, "ConsentRequired"),
+    ("label", {}, {"limits": {"requiredLabels": ["team"]}}, "LabelRequired"),
     ("priority", {"priorityClassName": "urgent"}, {"limits": {"priorityClasses": []}}, "PriorityClassNotAllowed"),
     ("namespace", {}, {"allowedNamespaces": ["team-b"]}, "NamespaceNotAllowed"),
     ("location", {}, {"limits": {"readPrefixes": []}}, "LocationNotAllowed"),

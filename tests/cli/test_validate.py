@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from api.bad_specs import BAD_JOBS, GOOD_JOB, GOOD_RUNTIME, BadSpec, job
+from api.bad_specs import BAD_JOBS, GOOD_JOB, GOOD_RUNTIME, BadSpec, job, runtime
 from click.testing import CliRunner, Result
 
 from kubooth_cli.validate import validate_command
@@ -47,6 +47,14 @@ def test_the_table_of_bad_specs_is_refused(case: BadSpec, folder: Path) -> None:
     (folder / "bad.yaml").write_text(yaml.safe_dump(case.manifest()))
     result = validate("bad.yaml")
     assert (result.exit_code, result.output) == (2, f"bad.yaml: {case.path}: {case.message}\n")
+
+
+def test_a_label_that_the_runtime_requires(folder: Path) -> None:
+    (folder / "strict.yaml").write_text(yaml.safe_dump(runtime(limits__requiredLabels=["team"])))
+    result = validate("job.yaml", "--runtime", "strict.yaml")
+    name = runtime()["metadata"]["name"]
+    assert result.exit_code == 2
+    assert f"job.yaml: metadata.labels: must have team, with a value: runtime {name} requires it" in result.output
 
 
 def test_json_lists_paths_and_messages(folder: Path) -> None:

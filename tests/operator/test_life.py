@@ -190,6 +190,18 @@ def test_a_refusal_names_everything_and_a_changed_spec_is_judged_anew() -> None:
     assert status["observedGeneration"] == 2
 
 
+def test_a_missing_label_holds_a_job_back_until_it_is_set_and_never_after_its_start() -> None:
+    world = World(runtime={"limits": {"requiredLabels": ["team"]}}, script=fails_first(1))
+    world.run(5)
+    assert (world.phase, world.condition("Accepted")["reason"]) == ("Pending", "LabelRequired")
+    assert not world.children
+    world.label(team="vision")
+    running(world)
+    world.label()
+    status = world.run_to_the_end()
+    assert (status["phase"], status["attempts"]) == ("Succeeded", 2)
+
+
 def test_a_runtime_is_looked_at_anew_until_the_first_attempt_and_never_after() -> None:
     world = World(spec={"suspend": True}, runtime={"image": "trainer:1", "limits": {}})
     world.settle()

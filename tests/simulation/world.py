@@ -190,6 +190,12 @@ class World:
         self.job["metadata"]["generation"] += 1
         self._touch(self.job)
 
+    def label(self, **labels: str) -> None:
+        """Somebody replaces the job's labels, which leaves its generation as it is."""
+        assert self.job is not None
+        self.job["metadata"]["labels"] = labels
+        self._touch(self.job)
+
     def batch_job(self, attempt: int | None = None) -> Manifest:
         number = attempt or self.status["attempts"]
         return next(

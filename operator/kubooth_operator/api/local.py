@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from kubooth_operator.api.job import Metadata
-from kubooth_operator.api.runtime import CatalogueModel, EncodersSpec, LimitsSpec, PersonalizationRuntime, RuntimeSpec
+from kubooth_operator.api.limits import LimitsSpec
+from kubooth_operator.api.runtime import CatalogueModel, EncodersSpec, PersonalizationRuntime, RuntimeSpec
 
 LOCAL_RUNTIME_NAME = "local"
 EVERYWHERE = ("s3://", "file:///")

@@ -23,6 +23,7 @@ Refusal = Literal[
     "LocationNotAllowed",
     "ModelNotFound",
     "ConsentRequired",
+    "LabelRequired",
     "PriorityClassNotAllowed",
     "UnsupportedFeature",
 ]
