@@ -67,6 +67,7 @@ def main() -> None:
     for name, case in json.loads(Path(sys.argv[2]).read_text()).items():
         changed = json.loads(json.dumps(base))
         changed["parallelism"] |= {"zero_stage": case["zero_stage"], "devices_per_node": world.size}
+        changed["parallelism"] |= case.get("parallelism", {})
         changed["training"] |= case.get("training", {})
         changed["checkpoints"] |= case.get("checkpoints", {})
         result = run(TrainConfig.model_validate(changed), world, case.get("identity", "matrix"))

@@ -1,16 +1,14 @@
-"""What a training takes by the estimate, the plan that is chosen by it, and a training that runs out of memory."""
+"""What a training takes by the estimate, and the plan that is chosen by it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from trainer.test_job import losses, output_of
-from trainer.tiny_job import Launch, MakeConfig
+from trainer.tiny_job import MakeConfig
 from trainer.tiny_xl import write as write_xl
 
 from kubooth_trainer.config import TrainConfig
@@ -19,9 +17,7 @@ from kubooth_trainer.families import FAMILIES, Family
 from kubooth_trainer.memory import Activations, Need, Shape, count_activations, need_of
 from kubooth_trainer.methods.dreambooth import Trainee
 from kubooth_trainer.plan import Limit, Plan, choose, make_plan, options, smaller
-from kubooth_trainer.progress import InfoEvent, WarningEvent
 
-FAULTS = Path(__file__).with_name("no_memory")
 SHAPE = Shape(zero_stage=0, bf16=False, samples=2, gradient_checkpointing=False, ranks=1, offload=False, ema=False)
 
 
@@ -175,48 +171,3 @@ def test_each_failure_takes_less_until_nothing_is_left(make_config: MakeConfig) 
         plan = next(options(config, world(), plan, limit))
         found.append(str(plan).removeprefix("ZeRO 0, micro-batch "))
     assert found == ["6 x 2", "3 x 4", "1 x 12", "1 x 12, gradient checkpointing"]
-
-
-# Out of memory
-
-
-@pytest.fixture
-def no_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """From then on, rank 1 of a training asks for more memory than there is where it gets more than so many samples."""
-
-    def give(samples: int) -> None:
-        import os
-
-        monkeypatch.setenv("PYTHONPATH", f"{FAULTS}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-        monkeypatch.setenv("MOST_SAMPLES", str(samples))
-
-    return give
-
-
-def test_one_rank_out_of_memory_makes_all_start_with_half_the_micro_batch(
-    launch: Launch, make_config: MakeConfig, no_memory: Callable[[int], None], tmp_path: Path
-) -> None:
-    two = {"parallelism__devices_per_node": 2, "training__batch_size": 8, "training__steps": 10}
-    whole = launch(make_config(**two)).finish()
-    assert whole.result
-    no_memory(2)
-    config = make_config(**two, output__uri=(tmp_path / "again").as_uri(), checkpoints__uri=(tmp_path / "c").as_uri())
-    run = launch(config).finish()
-    assert run.result, run.log.read_text()[-3000:]
-    assert [event.value for event in run.events if isinstance(event, InfoEvent) and event.key == "microBatch"] == [
-        "4 x 1", "2 x 2", "1 x 4"
-    ]  # fmt: skip
-    (told,) = [event.message for event in run.events if isinstance(event, WarningEvent)]
-    assert "memory did not suffice for a larger micro-batch" in told and "micro-batch 1 x 4" in told
-    assert losses(run.events) == pytest.approx(losses(whole.events), abs=1e-5)
-    assert "memory did not suffice" in (output_of(config) / "report.html").read_text()
-
-
-def test_a_job_that_fits_in_no_way_fails_and_says_what_to_change(
-    launch: Launch, make_config: MakeConfig, no_memory: Callable[[int], None]
-) -> None:
-    no_memory(0)
-    run = launch(make_config(parallelism__devices_per_node=2, training__batch_size=2, prior__enabled=False)).finish()
-    assert (run.code, run.failure.reason) == (75, "DeviceOutOfMemory")
-    assert "one photo at a time" in run.failure.message and "parallelism.offload" in run.failure.message
-    assert not [event for event in run.events[:-1] if event.type == "failed"]
