@@ -62,7 +62,9 @@ class Job:
         sampler: Any = self.sampler
         maker = PriorMaker(self.config, self.folder, world=world, cache=self.cache, load=lambda: sampler)
         try:
-            return maker.run(PriorProgress(moved=lambda: None, advance=lambda _: None))
+            return maker.run(
+                PriorProgress(moved=lambda: None, made=lambda _: None, advance=lambda _: None, stopping=lambda: False)
+            )
         finally:
             if self.cache is not None:
                 self.cache.close(about={"prompt": "a photo of a dog"})

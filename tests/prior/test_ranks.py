@@ -20,12 +20,14 @@ DRIVER = Path(__file__).with_name("ranks.py")
 IMAGES = 20  # three batches, the last one not full
 
 
-def prior_stage(model: Path, folder: Path, *, ranks: int, cache: str = "none", threads: int = 1) -> dict[str, Any]:
+def prior_stage(
+    model: Path, folder: Path, *, ranks: int, cache: str = "none", threads: int = 1, slow: bool = False
+) -> dict[str, Any]:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config_dict(model, folder, folder, prior__images=IMAGES)))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     done = subprocess.run(
-        [*command, str(DRIVER), str(model), str(folder / "config.json"), cache],
+        [*command, str(DRIVER), str(model), str(folder / "config.json"), cache, *(["slow"] if slow else [])],
         capture_output=True,
         text=True,
         timeout=RUN_SECONDS,
@@ -58,6 +60,13 @@ def test_more_ranks_make_the_same_bytes(
 ) -> None:
     facts = prior_stage(tiny_model, tmp_path / "work", ranks=ranks)
     assert (facts["digests"], facts["made"]) == (alone[0]["digests"], IMAGES)
+
+
+def test_a_slow_rank_makes_fewer(alone: tuple[dict[str, Any], Path, str], tiny_model: Path, tmp_path: Path) -> None:
+    facts = prior_stage(tiny_model, tmp_path / "work", ranks=2, slow=True)
+    assert (sum(facts["batches"]), facts["made"]) == (3, IMAGES)
+    assert facts["batches"][0] >= 2
+    assert facts["digests"] == alone[0]["digests"]
 
 
 def test_another_number_of_threads_changes_no_pixel_by_more_than_one(

@@ -12,12 +12,14 @@ from pathlib import Path
 import torch
 
 from kubooth_trainer import loop
+from kubooth_trainer.batches import TrainInputs
 from kubooth_trainer.checkpoint import Checkpoints
 from kubooth_trainer.checkpoint_claim import claim_checkpoints
 from kubooth_trainer.claim import Claim, Identity
 from kubooth_trainer.config import TrainConfig, load_config
 from kubooth_trainer.distributed import World, join
 from kubooth_trainer.families import FAMILIES
+from kubooth_trainer.fit import MemoryNote
 from kubooth_trainer.latents import Latents
 from kubooth_trainer.plan import make_plan
 from kubooth_trainer.progress import Reporter
@@ -45,13 +47,14 @@ def run(config: TrainConfig, world: World, identity: str) -> dict[str, object]:
         claim, config.checkpoints, identity=identity, scratch=Path(config.workdir) / "scratch", world=world,
         moved=reporter.moved,
     )  # fmt: skip
-    inputs = loop.TrainInputs(
+    inputs = TrainInputs(
         family=family, model_folder=model, instance_latents=latents(4, 1, model), class_latents=latents(6, 2, model),
         token_ids=family.tokenize(family.load_tokenizers(model), prompts), instance_prompts=[0] * 4, class_prompt=1,
     )  # fmt: skip
     around = loop.Surroundings(
         world=world, checkpoints=checkpoints, reporter=reporter, stop=StopFlag(),
         watchdog=Watchdog(600, lambda _: None),
+        note=MemoryNote(storage=claim.storage, uri=config.checkpoints.uri, identity=identity),
     )  # fmt: skip
     loop.train(config, make_plan(config, world), inputs, around)
     return {"losses": [(event.step, event.loss) for event in reporter.history], "warnings": reporter.warnings}
@@ -64,6 +67,7 @@ def main() -> None:
     for name, case in json.loads(Path(sys.argv[2]).read_text()).items():
         changed = json.loads(json.dumps(base))
         changed["parallelism"] |= {"zero_stage": case["zero_stage"], "devices_per_node": world.size}
+        changed["parallelism"] |= case.get("parallelism", {})
         changed["training"] |= case.get("training", {})
         changed["checkpoints"] |= case.get("checkpoints", {})
         result = run(TrainConfig.model_validate(changed), world, case.get("identity", "matrix"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -46,11 +47,22 @@ class Matrix:
     def checkpoints(self, name: str) -> Path:
         return self.folder / name.replace(" ", "-")
 
-    def run(self, ranks: int, stages: dict[str, int]) -> None:
+    def run(
+        self,
+        ranks: int,
+        stages: dict[str, int],
+        *,
+        environment: dict[str, str] | None = None,
+        changes: dict[str, dict[str, Any]] | None = None,
+        **groups: dict[str, Any],
+    ) -> None:
+        """Cases by name. `groups` are changes to the config of all, `changes` to that of one, by group."""
         cases = {
             name: {
                 "zero_stage": stage,
                 "checkpoints": {"uri": self.checkpoints(name).as_uri(), "every_steps": 10, "keep": 9},
+                **groups,
+                **(changes or {}).get(name, {}),
             }
             for name, stage in stages.items()
         }
@@ -63,6 +75,7 @@ class Matrix:
             text=True,
             timeout=RUN_SECONDS,
             check=False,
+            env={**os.environ, **(environment or {})},
         )
         assert done.returncode == 0, done.stderr[-5000:]
         for line in done.stdout.splitlines():

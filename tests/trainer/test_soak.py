@@ -10,7 +10,7 @@ import pytest
 from trainer.test_job import Reference, output_of, reference, trainer_pids, weights_of  # noqa: F401 - a fixture
 from trainer.tiny_job import Launch, MakeConfig
 
-KILLS = 10
+KILLS = 50
 
 
 @pytest.mark.soak

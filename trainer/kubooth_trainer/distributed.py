@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -82,12 +83,12 @@ class World:
         dist.all_gather(parts, value)
         return [part.cpu() for part in parts]
 
-    def broadcast(self, value: torch.Tensor) -> torch.Tensor:
-        """Rank 0's tensor, on the CPU; the others give one of the same shape and type. Collective."""
+    def broadcast(self, value: torch.Tensor, source: int = 0) -> torch.Tensor:
+        """One rank's tensor, on the CPU; the others give one of the same shape and type. Collective."""
         if self.size == 1:
             return value.cpu()
         value = value.to(self.device).contiguous()
-        dist.broadcast(value, src=0)
+        dist.broadcast(value, src=source)
         return value.cpu()
 
 
@@ -120,6 +121,13 @@ def join(stall_seconds: float) -> World:
     )
 
 
+def _store() -> Any:
+    """A connection of its own to the store that the ranks met at."""
+    return dist.TCPStore(  # type: ignore[attr-defined]
+        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, wait_for_workers=False
+    )
+
+
 def _set_default_timeout(timeout: timedelta) -> None:
     """For groups made without one, as DeepSpeed's clone of the world is: torch would give them 10 or 30 minutes.
 
@@ -127,6 +135,27 @@ def _set_default_timeout(timeout: timedelta) -> None:
     """
     dist.distributed_c10d.default_pg_timeout = timeout
     dist.distributed_c10d.default_pg_nccl_timeout = timeout  # type: ignore[attr-defined]
+
+
+class Tickets:
+    """Pieces of work, handed out one by one to whoever is free, by counters in the store that the ranks met at."""
+
+    def __init__(self, world: World, name: str) -> None:
+        """`name` is used once in the life of the ranks."""
+        self._taken, self._finished = f"kubooth/{name}/taken", f"kubooth/{name}/finished"
+        self._store: Any = _store() if world.size > 1 else dist.HashStore()  # type: ignore[attr-defined]
+
+    def take(self) -> int:
+        """The next number from 0, given to no other rank."""
+        return int(self._store.add(self._taken, 1)) - 1
+
+    def finish(self) -> int:
+        """A piece is done; how many are, on all ranks."""
+        return int(self._store.add(self._finished, 1))
+
+    def close(self) -> None:
+        """No piece has a number that small any more."""
+        self._store.add(self._taken, 1 << 40)
 
 
 class Pulse:
@@ -149,9 +178,7 @@ class Pulse:
 
     def _run(self) -> None:
         try:
-            store = dist.TCPStore(  # type: ignore[attr-defined]
-                os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, wait_for_workers=False
-            )
+            store = _store()
             known = store.add(MOVES, 0)
             while True:
                 time.sleep(self._seconds)

@@ -31,6 +31,7 @@ class EngineOptions:
     betas: tuple[float, float]
     epsilon: float
     weight_decay: float
+    offload: bool  # optimizer and master weights in main memory; ZeRO 2 or 3
 
 
 def effective_stage(zero_stage: int, *, bf16: bool) -> int:
@@ -46,6 +47,7 @@ def build_engine(module: nn.Module, groups: list[dict[str, Any]], options: Engin
     optimizer = torch.optim.AdamW(
         groups, betas=options.betas, eps=options.epsilon, weight_decay=options.weight_decay, fused=True
     )
+    is_cuda = next(module.parameters()).device.type == "cuda"
     config = {
         "train_micro_batch_size_per_gpu": options.micro_batch,
         "gradient_accumulation_steps": options.accumulation,
@@ -56,7 +58,8 @@ def build_engine(module: nn.Module, groups: list[dict[str, Any]], options: Engin
             "stage": options.zero_stage,
             "reduce_bucket_size": BUCKET_ELEMENTS,
             "allgather_bucket_size": BUCKET_ELEMENTS,
-            "overlap_comm": next(module.parameters()).device.type == "cuda",
+            "overlap_comm": is_cuda,
+            **({"offload_optimizer": {"device": "cpu", "pin_memory": is_cuda}} if options.offload else {}),
         },
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,

@@ -108,6 +108,10 @@ class DeviceOutOfMemoryError(RetryableError):
     reason = "DeviceOutOfMemory"
 
 
+class SmallerBatchError(DeviceOutOfMemoryError):
+    """The same, and the next start takes a smaller micro-batch: it is noted beside the checkpoints."""
+
+
 class HostOutOfMemoryError(RetryableError):
     """The memory of the machine, or of the pod, did not suffice."""
 

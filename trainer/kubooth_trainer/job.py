@@ -72,7 +72,7 @@ def run_job(config: TrainConfig, world: World, reporter: Reporter, stop: StopFla
         world=world,
         moved=reporter.moved,
     )
-    trained = train_model(setting, acquired, prepared, checkpoints)
+    trained, facts = train_model(setting, acquired, prepared, checkpoints)
     comparisons, quality = evaluate(setting, acquired, trained)
     if world.is_main:
         finished = Finished(
@@ -81,6 +81,7 @@ def run_job(config: TrainConfig, world: World, reporter: Reporter, stop: StopFla
             acquired=acquired,
             comparisons=comparisons,
             quality=quality,
+            training=facts,
             class_images=class_images,
             reporter=reporter,
             world_size=world.size,
@@ -101,11 +102,8 @@ def _model_cache(setting: Setting) -> ModelCache | None:
 
 
 def _announce(setting: Setting) -> None:
-    plan = setting.plan
-    setting.reporter.info("precision", plan.precision)
+    setting.reporter.info("precision", setting.plan.precision)
     setting.reporter.info("ranks", str(setting.world.size))
-    setting.reporter.info("zeroStage", str(plan.zero_stage))
-    setting.reporter.info("microBatch", f"{plan.micro_batch} x {plan.accumulation}")
 
 
 def _report_result(

@@ -86,25 +86,39 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 class _Launch:
-    """One start of torchrun. Once `run` has returned, `log` has the last lines of all ranks, `summary` rank 0's."""
+    """The starts of torchrun: one, unless memory was short. Once `run` has returned, `log` has the last lines of all
+    ranks, `summary` rank 0's."""
 
     def __init__(self, config: TrainConfig, options: argparse.Namespace) -> None:
         self._config = config
         self._options = options
         self._signals = 0
         self._stopped_at: float | None = None  # Unix seconds
-        self._passed_on: set[int] = set()
-        self._died: dict[int, float] = {}
-        self._gave_up = ""
+        self._begin()
         self.log: tuple[str, ...] = ()
         self.summary: dict[str, Any] | None = None
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 
     def run(self) -> FailedEvent | None:
-        """Starts torchrun, minds the ranks, and says how it ended (None: well)."""
-        with tempfile.TemporaryDirectory(prefix="kubooth-run-", ignore_cleanup_errors=True) as folder:
-            return self._run(Path(folder))
+        """Starts torchrun, minds the ranks, and says how it ended (None: well).
+
+        Starts anew where a rank has noted how a new start gets by with less memory. With ranks on other nodes, which
+        have to start anew too, that is for the next attempt.
+        """
+        while True:
+            self._begin()
+            with tempfile.TemporaryDirectory(prefix="kubooth-run-", ignore_cleanup_errors=True) as folder:
+                failure = self._run(Path(folder))
+            if not self._again or self._signals or self._config.parallelism.nodes > 1:
+                return failure
+
+    def _begin(self) -> None:
+        """Forgets an earlier start."""
+        self._passed_on: set[int] = set()
+        self._died: dict[int, float] = {}
+        self._gave_up = ""
+        self._again = False
 
     def _run(self, folder: Path) -> FailedEvent | None:
         killed_before = _oom_kills()
@@ -120,6 +134,7 @@ class _Launch:
         tail = LogTail(reading, 2)
         self._mind(torchrun, folder)
         outcomes = read_outcomes(folder)
+        self._again = any(outcome.again for outcome in outcomes)
         for outcome in outcomes:
             if outcome.exit_code is None and not self._gave_up:
                 self._died.setdefault(outcome.rank, time.time())

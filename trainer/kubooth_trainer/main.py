@@ -21,7 +21,14 @@ from typing import NoReturn, TextIO
 from kubooth_trainer import __version__
 from kubooth_trainer.config import TrainConfig, load_config
 from kubooth_trainer.delivery import api_outlet, file_outlet
-from kubooth_trainer.errors import ExitCode, KuboothError, RendezvousTimeoutError, StalledError, StoppedError
+from kubooth_trainer.errors import (
+    ExitCode,
+    KuboothError,
+    RendezvousTimeoutError,
+    SmallerBatchError,
+    StalledError,
+    StoppedError,
+)
 from kubooth_trainer.launcher import DUMP_SIGNAL, die_with_parent
 from kubooth_trainer.outcome import SUMMARY, failure_of, run_folder, write_outcome
 from kubooth_trainer.progress import JsonLines, Reporter
@@ -54,7 +61,7 @@ def main() -> None:
         code, reason, message = failure_of(error)
         if not isinstance(error, KuboothError):
             traceback.print_exc()
-        ending.failed(code, reason, message)
+        ending.failed(code, reason, message, again=isinstance(error, SmallerBatchError))
     ending.succeeded()
 
 
@@ -71,9 +78,9 @@ class _Ending:
         write_outcome(self.rank, exit_code=ExitCode.OK)
         _leave(ExitCode.OK)
 
-    def failed(self, code: int, reason: str, message: str) -> NoReturn:
+    def failed(self, code: int, reason: str, message: str, *, again: bool = False) -> NoReturn:
         print(f"rank {self.rank}: {reason}: {message}", file=sys.stderr, flush=True)
-        write_outcome(self.rank, exit_code=code, reason=reason, message=message)
+        write_outcome(self.rank, exit_code=code, reason=reason, message=message, again=again)
         if reason != StoppedError.reason:
             self.reporter.fail()
         self._flush()

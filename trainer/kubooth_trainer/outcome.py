@@ -47,14 +47,25 @@ class Outcome:
     reason: str
     message: str
     time: float
+    again: bool = False  # a new start has a better chance: at once, where all ranks are here
 
 
-def write_outcome(rank: int, *, exit_code: int | None = None, reason: str = "", message: str = "") -> None:
+def write_outcome(
+    rank: int, *, exit_code: int | None = None, reason: str = "", message: str = "", again: bool = False
+) -> None:
     """Replaces this rank's file; nothing happens where no launcher asked for it."""
     folder = run_folder()
     if folder is None:
         return
-    outcome = Outcome(rank=rank, pid=os.getpid(), exit_code=exit_code, reason=reason, message=message, time=time.time())
+    outcome = Outcome(
+        rank=rank,
+        pid=os.getpid(),
+        exit_code=exit_code,
+        reason=reason,
+        message=message,
+        time=time.time(),
+        again=again,
+    )
     path = folder / f"rank-{rank}.json"
     partial = path.with_suffix(f".{os.getpid()}.partial")
     partial.write_text(json.dumps(asdict(outcome)))

@@ -1,8 +1,13 @@
-"""What `Auto` means on this machine: precision, ZeRO stage, micro-batch, gradient checkpointing."""
+"""What `Auto` means on this machine: precision, ZeRO stage, micro-batch, gradient checkpointing.
+
+`make_plan` runs at the start, and settles what needs no model. Once the model is loaded, `choose` takes the first of
+`options` whose memory fits: docs/decisions/0021 says why in this order.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,9 +16,7 @@ from kubooth_trainer.config import TrainConfig
 from kubooth_trainer.distributed import World
 from kubooth_trainer.engine import effective_stage
 from kubooth_trainer.errors import ConfigError
-
-BYTES_PER_PARAMETER = 16  # bf16 weights and gradients, fp32 master weights and two moments
-ACTIVATION_BYTES = 12 << 30  # SD 1.5 at 512 px, one sample, without checkpointing: an upper bound
+from kubooth_trainer.memory import GIB, Need
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +38,32 @@ class Plan:
     def precision(self) -> str:
         return "BF16" if self.bf16 else "FP32"
 
+    def __str__(self) -> str:
+        again = ", gradient checkpointing" if self.gradient_checkpointing else ""
+        return f"ZeRO {self.zero_stage}, micro-batch {self.micro_batch} x {self.accumulation}{again}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """What an earlier start of the job found out: more than this does not fit."""
+
+    micro_batch: int
+    gradient_checkpointing: bool  # has to be on, where the job leaves it to us
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A plan, the memory it needs, and why it was taken."""
+
+    plan: Plan
+    need: Need
+    budget: int  # bytes of one rank's device
+    reasoning: str
+    fits: bool
+
 
 def make_plan(config: TrainConfig, world: World) -> Plan:
-    """Fits the config to this machine. Raises ConfigError for a combination that cannot be run."""
+    """The plan if memory is no matter. Raises ConfigError for a combination that cannot be run."""
     training = config.training
     if config.world_size != world.size:
         raise ConfigError(
@@ -50,19 +76,68 @@ def make_plan(config: TrainConfig, world: World) -> Plan:
             f"training.batchSize: {training.batch_size} images per step cannot be shared out evenly over "
             f"{world.size} ranks x {accumulation} accumulation steps; use a multiple of {world.size * accumulation}"
         )
-    stage = config.parallelism.zero_stage
-    if stage == "Auto":
-        stage = 0 if world.size == 1 else 2
-    checkpointing = training.gradient_checkpointing == "Enabled" or (
-        training.gradient_checkpointing == "Auto" and _is_small(world.device)
-    )
     return Plan(
         bf16=bf16,
-        zero_stage=effective_stage(stage, bf16=bf16),
+        zero_stage=_stages(config, world, bf16=bf16)[0],
         micro_batch=training.batch_size // (world.size * accumulation),
         accumulation=accumulation,
-        gradient_checkpointing=checkpointing,
+        gradient_checkpointing=training.gradient_checkpointing == "Enabled",
     )
+
+
+def options(config: TrainConfig, world: World, plan: Plan, limit: Limit | None) -> Iterator[Plan]:
+    """All plans that the job allows, the fastest first: `plan` and what takes less memory.
+
+    ZeRO 3 sends every weight over the wire twice, so it comes last; checkpointing computes a third more; a smaller
+    micro-batch costs little, and ZeRO 1 and 2 next to nothing.
+    """
+    auto = config.training.gradient_checkpointing == "Auto"
+    checkpointing = (False, True) if auto else (plan.gradient_checkpointing,)
+    most = plan.micro_batch
+    if limit is not None:
+        most = min(most, limit.micro_batch)
+        checkpointing = checkpointing[-1:] if limit.gradient_checkpointing else checkpointing
+    micro_batches = _divisors(config.training.batch_size // world.size, most)
+    if config.training.gradient_accumulation != "Auto":
+        micro_batches = micro_batches[:1]
+    stages = _stages(config, world, bf16=plan.bf16)
+    for some in ([stage for stage in stages if stage < 3], [stage for stage in stages if stage == 3]):
+        for again in checkpointing:
+            for micro_batch in micro_batches:
+                for stage in some:
+                    yield replace(
+                        plan,
+                        zero_stage=stage,
+                        micro_batch=micro_batch,
+                        accumulation=config.training.batch_size // (world.size * micro_batch),
+                        gradient_checkpointing=again,
+                    )
+
+
+def choose(plans: Sequence[Plan], need: Callable[[Plan], Need], budget: int) -> Choice:
+    """The first that fits by the estimate; where none does, the one that takes the least, and `fits` is False."""
+    needs = [need(plan) for plan in plans]
+    sizes = [each.device_bytes for each in needs]
+    fits = [size <= budget for size in sizes]
+    index = fits.index(True) if any(fits) else sizes.index(min(sizes))
+    reasoning = f"{plans[index]}: {in_gib(sizes[index])} of {in_gib(budget)} GiB per rank, by the estimate"
+    if index:
+        reasoning += f"; {plans[0]} would take {in_gib(sizes[0])} GiB"
+    return Choice(plan=plans[index], need=needs[index], budget=budget, reasoning=reasoning, fits=any(fits))
+
+
+def smaller(config: TrainConfig, plan: Plan) -> Limit | None:
+    """What to try after `plan` ran out of memory: half the micro-batch, or the next that divides; None: nothing."""
+    if plan.micro_batch > 1:
+        size = _divisors(plan.micro_batch * plan.accumulation, plan.micro_batch // 2)[0]
+        return Limit(micro_batch=size, gradient_checkpointing=plan.gradient_checkpointing)
+    if config.training.gradient_checkpointing == "Auto" and not plan.gradient_checkpointing:
+        return Limit(micro_batch=1, gradient_checkpointing=True)
+    return None
+
+
+def in_gib(size: int) -> str:
+    return f"{size / GIB:.1f}" if size >= GIB else f"{size / GIB:.2f}"
 
 
 def multiplies_bf16(device: torch.device) -> bool:
@@ -76,9 +151,18 @@ def multiplies_bf16(device: torch.device) -> bool:
     return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
-def _is_small(device: torch.device) -> bool:
-    """True where SD 1.5 with its text encoder would not fit without gradient checkpointing."""
-    if device.type != "cuda":
-        return False
-    total: int = torch.cuda.get_device_properties(device).total_memory
-    return total < 1_000_000_000 * BYTES_PER_PARAMETER + ACTIVATION_BYTES
+def _stages(config: TrainConfig, world: World, *, bf16: bool) -> list[int]:
+    """The ZeRO stages that the job allows, lowest first."""
+    wanted, offload = config.parallelism.zero_stage, config.parallelism.offload == "Optimizer"
+    if wanted == "Auto":
+        lowest = 2 if offload else 0
+        found = range(lowest, 4) if world.size > 1 else range(lowest, lowest + 1)
+        return sorted({effective_stage(stage, bf16=bf16) for stage in found})
+    if offload and wanted < 2:
+        raise ConfigError(f"parallelism.offload: Optimizer needs parallelism.zeroStage 2 or 3, got {wanted}")
+    return [effective_stage(wanted, bf16=bf16)]
+
+
+def _divisors(number: int, most: int) -> list[int]:
+    """Divisors of `number` that are at most `most`, the largest first."""
+    return [size for size in range(most, 0, -1) if number % size == 0]

@@ -3,7 +3,8 @@
 Kept in the work folder under a key of everything that decides them: what a restart finds whole is not made again.
 Batches have a fixed composition, image 8 b to 8 b + 7, and are always sampled whole: an image is the same, bit for
 bit on one kind of device, whatever the number of ranks, the number of images asked for and what the cache held.
-Rank 0 decides on each turn which batches are made and alone talks to the cache.
+Rank 0 decides round by round which batches are made, and alone talks to the cache; within a round each rank takes the
+next batch when it has finished one, so that a slow rank makes fewer.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ import torch
 from PIL import Image
 
 from kubooth_trainer.config import TrainConfig, fill_prompt
-from kubooth_trainer.distributed import World
+from kubooth_trainer.distributed import Tickets, World
 from kubooth_trainer.prior_cache import PriorCache
 from kubooth_trainer.prior_entry import ClassImage
 from kubooth_trainer.sampling import Sampler, png_bytes, write_whole
 
 BATCH = 8  # images per batch, also the unit handed out to ranks; part of the key, since it decides the last bits
+ROUND = 4  # batches per rank in a round of several ranks: the wait for the slowest comes once a round
 LEAVE, MAKE, TAKEN = 0, 1, 2
 
 
@@ -75,10 +77,13 @@ def drop_damaged(folder: Path, count: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class PriorProgress:
-    """Who hears of the work: `moved` on rank 0 alone, `advance` (images that stand) on all ranks together."""
+    """Who hears of the work: `moved` on rank 0 alone, `made` (images that stand) on any rank alone, `advance` (the
+    same) on all ranks together. `stopping` says whether this rank was told to stop."""
 
     moved: Callable[[], None]
+    made: Callable[[int], None]
     advance: Callable[[int], None]
+    stopping: Callable[[], bool]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +121,7 @@ class PriorMaker:
         self._cache = cache
         self._load = load
         self._sampler: Sampler | None = None
+        self._rounds = 0
         self._taken = self._made = 0
         self._seconds = 0.0  # of one device, for what was taken
 
@@ -130,18 +136,21 @@ class PriorMaker:
                 verdicts = self._decide(todo, progress.moved)
             self._world.barrier()  # rank 0 may have read for long
             verdicts = self._from_main(verdicts)
+            taken = {batch for batch, verdict in zip(todo, verdicts, strict=True) if verdict == TAKEN}
             make = [batch for batch, verdict in zip(todo, verdicts, strict=True) if verdict == MAKE]
             if make:
-                self._make(make)
-            todo = [batch for batch, verdict in zip(todo, verdicts, strict=True) if verdict == LEAVE]
+                standing = len(self._paths) - sum(len(self._needed(batch)) for batch in todo if batch not in taken)
+                self._make(make, standing, progress)
+            todo = [batch for batch in todo if batch not in taken and batch not in make]
             progress.advance(len(self._paths) - sum(len(self._needed(batch)) for batch in todo))
         self._world.barrier()
         self._share(total)
         return PriorCount(taken=self._taken, made=self._made, seconds_saved=self._seconds / self._world.size)
 
     def _decide(self, todo: list[int], moved: Callable[[], None]) -> list[int]:
-        """One verdict for each batch: made in this turn, taken from the cache, or left for a later turn."""
-        size, cache = self._world.size, self._cache
+        """One verdict for each batch: made in this round, taken from the cache, or left for a later round."""
+        size = 1 if self._world.size == 1 else ROUND * self._world.size
+        cache = self._cache
         if cache is None:
             return [MAKE if place < size else LEAVE for place in range(len(todo))]
         cache.look()
@@ -173,33 +182,58 @@ class PriorMaker:
         self._seconds += seconds
         return True
 
-    def _make(self, make: list[int]) -> None:
-        """Samples one batch per rank and writes the pictures on every node. Collective."""
-        world = self._world
+    def _make(self, make: list[int], standing: int, progress: PriorProgress) -> None:
+        """Samples the batches of a round, each on the rank that is free, and shares them. Collective.
+
+        After a request to stop nothing new is begun. `standing` images are there before.
+        """
         sampler = self._sampler = self._sampler or self._load()
-        side = sampler.resolution
-        images = torch.zeros((BATCH, side, side, 3), dtype=torch.uint8)
-        latents = torch.zeros((BATCH, *sampler.latent_shape))
+        self._rounds += 1
+        tickets = Tickets(self._world, f"prior/{self._rounds}")
+        mine: dict[int, _Made] = {}
+        while not progress.stopping() and (place := tickets.take()) < len(make):
+            mine[place] = self._sample(sampler, make[place])
+            progress.made(min(standing + tickets.finish() * BATCH, len(self._paths)))
+        if progress.stopping():
+            tickets.close()
+        self._world.barrier()  # a rank may be long at its last batch
+        owners = torch.zeros((len(make),), dtype=torch.int64)
+        owners[list(mine)] = 1
+        for place, rank in enumerate(_owners(self._world.gather(owners))):
+            if rank is not None:
+                self._exchange(make[place], mine.get(place) or _Made.empty(sampler), rank)
+
+    def _sample(self, sampler: Sampler, batch: int) -> _Made:
+        """Makes a batch, and writes what the job needs of it on this node."""
+        first = batch * BATCH
         began = time.monotonic()
-        if world.rank < len(make):
-            first = make[world.rank] * BATCH
-            seeds = [(self._seed, "prior", index) for index in range(first, first + BATCH)]
-            latents = sampler.sample_latents([self._prompt] * BATCH, seeds)
-            images = sampler.decode(latents)
+        latents = sampler.sample_latents(
+            [self._prompt] * BATCH, [(self._seed, "prior", index) for index in range(first, first + BATCH)]
+        )
+        images = sampler.decode(latents)
         seconds = (time.monotonic() - began) / BATCH
-        gathered = zip(make, world.gather(images)[: len(make)], world.gather(latents)[: len(make)], strict=True)
-        for batch, pictures, values in gathered:
-            if not world.leads_node:
-                continue
-            made = {
+        for index in self._needed(batch):
+            write_whole(self._paths[index], png_bytes(images[index - first]))
+        return _Made(images, latents.cpu(), torch.tensor([seconds], dtype=torch.float64))
+
+    def _exchange(self, batch: int, made: _Made, rank: int) -> None:
+        """Gives a batch that `rank` has made to every node, and to the cache. Collective."""
+        images = self._world.broadcast(made.images, rank)
+        latents = self._world.broadcast(made.latents, rank)
+        seconds = float(self._world.broadcast(made.seconds, rank))
+        needed = self._needed(batch)
+        self._made += len(needed)
+        if not self._world.leads_node:
+            return
+        for index in needed:
+            if not self._paths[index].exists():  # made on another node
+                write_whole(self._paths[index], png_bytes(images[index - batch * BATCH]))
+        if self._cache is not None:
+            whole = {
                 batch * BATCH + place: ClassImage(png=png_bytes(picture), latent=value.numpy(), seconds=seconds)
-                for place, (picture, value) in enumerate(zip(pictures, values, strict=True))
+                for place, (picture, value) in enumerate(zip(images, latents, strict=True))
             }
-            for index in self._needed(batch):
-                write_whole(self._paths[index], made[index].png)
-            self._made += len(self._needed(batch))
-            if self._cache is not None:
-                self._cache.store(batch, made)
+            self._cache.store(batch, whole)
 
     def _share(self, total: int) -> None:
         """Gives what only rank 0's node has to the other nodes, so that all train on the same. Collective."""
@@ -226,6 +260,28 @@ class PriorMaker:
     def _from_main(self, values: list[int]) -> list[int]:
         """Rank 0's numbers, on all ranks. Collective."""
         return [int(value) for value in self._world.broadcast(torch.tensor(values, dtype=torch.int64)).tolist()]
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A whole batch: images [n, height, width, 3] uint8, latents [n, c, h, w] fp32, seconds per image; on the CPU."""
+
+    images: torch.Tensor
+    latents: torch.Tensor
+    seconds: torch.Tensor
+
+    @classmethod
+    def empty(cls, sampler: Sampler) -> _Made:
+        """Of the same shape, to receive one."""
+        side = sampler.resolution
+        images = torch.zeros((BATCH, side, side, 3), dtype=torch.uint8)
+        return cls(images, torch.zeros((BATCH, *sampler.latent_shape)), torch.zeros(1, dtype=torch.float64))
+
+
+def _owners(flags: list[torch.Tensor]) -> list[int | None]:
+    """For each piece the rank whose flag is set, if there is one; `flags` by rank."""
+    table = torch.stack(flags)
+    return [int(column.argmax()) if bool(column.any()) else None for column in table.T]
 
 
 def _side(path: Path) -> int:

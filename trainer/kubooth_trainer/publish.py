@@ -43,7 +43,7 @@ class ManifestFields(Record):
     created: str  # RFC 3339, by the caller's clock
     config: dict[str, Any]  # the whole TrainConfig as JSON
     versions: dict[str, str]
-    timings: dict[str, float]  # seconds per stage
+    timings: dict[str, float]  # seconds per stage, and per part of a training step
     metrics: dict[str, float] = Field(default_factory=dict)
 
 

@@ -21,8 +21,10 @@ from kubooth_trainer.progress import ProgressEvent, StageEvent
 from kubooth_trainer.quality import Quality
 from kubooth_trainer.repeat import camel_case, repeat_job
 from kubooth_trainer.report_chart import learning_rate_chart, loss_chart
+from kubooth_trainer.report_device import device_shown
 from kubooth_trainer.report_picture import EXACT_PIXELS, Picture, inline
 from kubooth_trainer.report_quality import quality_shown
+from kubooth_trainer.training_facts import TrainingFacts
 from kubooth_trainer.wording import diffusers_code, example_prompt, sample_command
 
 MOST_PHOTOS = 12
@@ -61,6 +63,7 @@ class ReportData:
     zero_stage: int
     seconds: float  # of the whole run
     created: datetime
+    training: TrainingFacts | None = None  # None: training had been finished by an earlier start
 
 
 def render_report(data: ReportData) -> str:
@@ -101,6 +104,7 @@ def render_report(data: ReportData) -> str:
             charts=[chart for chart in (loss_chart(data.history), learning_rate_chart(data.history)) if chart],
             learning_rate=number(config.training.learning_rate),
             stages=_stages(data.stages),
+            device=device_shown(data.training) if data.training else None,
             warnings=list(data.warnings),
             code=diffusers_code(config, identifier=data.identifier),
             prompt=example_prompt(config, identifier=data.identifier),

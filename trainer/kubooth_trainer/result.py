@@ -19,6 +19,7 @@ from kubooth_trainer.progress import FigureShown, QualityEvent, Reporter
 from kubooth_trainer.publish import ManifestFields
 from kubooth_trainer.quality import Quality
 from kubooth_trainer.report import PromptComparison, ReportData, render_report
+from kubooth_trainer.training_facts import TrainingFacts
 
 PACKAGES = ("kubooth", "torch", "diffusers", "transformers", "accelerate", "deepspeed", "safetensors")
 REPORTED_CLASS_IMAGES = 12
@@ -33,6 +34,7 @@ class Finished:
     acquired: Acquired
     comparisons: list[Comparison]
     quality: Quality
+    training: TrainingFacts | None  # None: training had been finished by an earlier start
     class_images: list[Path]
     reporter: Reporter
     world_size: int
@@ -58,7 +60,7 @@ def manifest_fields(finished: Finished) -> ManifestFields:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         config=finished.config.model_dump(mode="json"),
         versions=versions(),
-        timings=_timings(finished.reporter),
+        timings=_timings(finished),
         metrics=finished.quality.flat(),
     )
 
@@ -80,13 +82,15 @@ def quality_event(quality: Quality, *, report: str = "") -> QualityEvent:
     )
 
 
-def _timings(reporter: Reporter) -> dict[str, float]:
-    """Seconds per finished stage."""
-    return {
+def _timings(finished: Finished) -> dict[str, float]:
+    """Seconds per finished stage, and mean seconds of each part of a training step (`step.forward`)."""
+    stages: dict[str, float] = {
         stage.stage: round(stage.end - stage.start, 3)
-        for stage in reporter.stages.values()
+        for stage in finished.reporter.stages.values()
         if stage.start is not None and stage.end is not None
     }
+    parts = finished.training.step_seconds if finished.training else {}
+    return {**stages, **{f"step.{part}": round(seconds, 6) for part, seconds in parts.items()}}
 
 
 def write_pages(finished: Finished, folder: Path) -> None:
@@ -113,7 +117,8 @@ def write_pages(finished: Finished, folder: Path) -> None:
         job_yaml=None,
         world_size=finished.world_size,
         precision=finished.plan.precision,
-        zero_stage=finished.plan.zero_stage,
+        zero_stage=finished.training.zero_stage if finished.training else finished.plan.zero_stage,
+        training=finished.training,
         seconds=finished.seconds,
         created=datetime.now(UTC),
     )

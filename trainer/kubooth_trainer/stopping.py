@@ -24,6 +24,11 @@ class StopFlag:
         signal.signal(signal.SIGTERM, self._on_signal)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the launcher turns Ctrl-C into SIGTERM
 
+    @property
+    def requested_here(self) -> bool:
+        """True once this rank was told to stop; others may not know yet."""
+        return self._requested
+
     def requested(self, world: World) -> bool:
         """True on every rank once any rank was told to stop. Collective."""
         return world.any(self._requested)

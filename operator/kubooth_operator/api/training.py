@@ -179,7 +179,7 @@ class ParallelismSpec(Part):
         builtin="Auto",
     )
     offload: Literal["None", "Optimizer"] | None = setting(
-        "What is moved to main memory when device memory is short.", builtin="None"
+        "What is moved to main memory when device memory is short; Optimizer takes zeroStage 2 or 3.", builtin="None"
     )
 
 

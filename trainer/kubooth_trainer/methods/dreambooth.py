@@ -26,6 +26,10 @@ class Trainee(nn.Module):
         if text is not None:
             self.text = text
 
+    def encoders(self) -> list[Any]:
+        """The text encoders that are trained."""
+        return list(self.text.children()) if hasattr(self, "text") else []
+
     def forward(
         self,
         noisy: torch.Tensor,

@@ -46,8 +46,19 @@ def make_class_images(setting: Setting, acquired: Acquired, fetcher: Fetcher) ->
     maker = PriorMaker(
         config, folder, world=world, cache=cache, load=lambda: _prior_sampler(setting, acquired)
     )  # fmt: skip
+
+    def made(images: int) -> None:
+        reporter.advance("Prior", images)
+        setting.watchdog.beat()
+
+    progress = PriorProgress(
+        moved=setting.moved_alone,
+        made=made,
+        advance=setting.progress("Prior"),
+        stopping=lambda: setting.stop.requested_here,
+    )
     try:
-        count = maker.run(PriorProgress(moved=setting.moved_alone, advance=setting.progress("Prior")))
+        count = maker.run(progress)
     finally:
         if cache is not None:
             cache.close(about=decisive)
