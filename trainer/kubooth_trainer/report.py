@@ -74,7 +74,7 @@ def render_report(data: ReportData) -> str:
     photos = [inline(image, alt=f"Photo {name}", most=MOST_PIXELS) for name, image in data.photos[:MOST_PHOTOS]]
     comparisons = [_comparison(each, data.identifier, most) for each in own]
     return (
-        _environment()
+        environment()
         .get_template("page.html")
         .render(
             subject=subject,
@@ -113,7 +113,8 @@ def render_report(data: ReportData) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates of all pages."""
     return Environment(
         loader=PackageLoader("kubooth_trainer", "templates/report"),
         autoescape=True,
@@ -218,6 +219,11 @@ def _settings(config: TrainConfig) -> list[tuple[str, list[tuple[str, str]]]]:
         else:
             top.append((camel_case(name), _shown(value)))
     return [("general", top), *groups]
+
+
+def flat_settings(config: TrainConfig) -> list[tuple[str, str]]:
+    """Every field of a resolved config by its path, such as `training.learningRate`, with its value as text."""
+    return list(_flat(config.model_dump(mode="json")))
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
