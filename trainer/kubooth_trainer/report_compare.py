@@ -70,7 +70,7 @@ def _figures(columns: Sequence[Column]) -> list[dict[str, Any]]:
 
 
 def _prompts(columns: Sequence[Column]) -> list[dict[str, Any]]:
-    """Every prompt with the pictures of each result after training, and once before it."""
+    """Every prompt with the pictures of each result after training."""
     total = sum(len(comparison.after) for column in columns for comparison in column.report.comparisons)
     most = FEW if total > MANY_PICTURES else None
     rows: dict[str, list[tuple[str, list[Picture]]]] = {}
