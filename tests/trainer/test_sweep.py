@@ -66,7 +66,7 @@ def test_it_goes_on_after_a_kill_makes_priors_once_and_compares(folder: Path) ->
     assert [result["name"] for result in results] == ["one", "two"]
     assert list(results[0]["settings"]) == ["training.learningRate", "training.textEncoderLearningRate"]
     page = (folder / "results" / "index.html").read_text()
-    assert "training.learningRate" in page and page.count("<img") == 2
+    assert "training.learningRate" in page and page.count("<img") == 4  # of two results: a class prompt is added
     assert (folder / "results" / "results.csv").read_text().startswith("result,seed,figure,side,value")
 
     compared = subprocess.run(
