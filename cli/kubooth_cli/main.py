@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 LOCAL: dict[str, tuple[str, str]] = {  # name: where its click command is, its line in --help
     "run": ("kubooth_cli.run:run_command", "Train a job on this machine."),
+    "sweep": ("kubooth_cli.sweep:sweep_command", "Train variants of a job, one after the other."),
+    "compare": ("kubooth_cli.compare:compare_command", "Put results side by side."),
     "sample": ("kubooth_cli.sample:sample_command", "Make pictures with a trained model."),
     "cache": ("kubooth_cli.cache:cache_command", "Show or clear kept class images."),
     "validate": ("kubooth_cli.validate:validate_command", "Check job and runtime files."),

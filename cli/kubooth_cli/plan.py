@@ -11,11 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from kubooth_cli.devices import Devices, NotEnoughDevicesError, find_devices
 from kubooth_cli.workdir import default_workdir, prior_cache_uri
-from kubooth_operator.api.load import load_job, load_runtime
+from kubooth_operator.api import PersonalizationJob
+from kubooth_operator.api.load import load_runtime, override, parse, read_manifest
 from kubooth_operator.api.local import local_runtime
 from kubooth_operator.api.problems import SpecError
 from kubooth_operator.resolve import Target, resolve
@@ -29,6 +31,7 @@ class Request:
     """What the command line asked for."""
 
     job: Path
+    manifest: Mapping[str, Any] | None = None  # the job itself, where it is a part of the file `job`
     runtime: Path | None = None
     devices: int | None = None
     overrides: Sequence[str] = ()
@@ -61,7 +64,8 @@ def make_plan(request: Request, environment: Mapping[str, str] = os.environ) -> 
         PlanError: the job or runtime is wrong, or asks for devices that are not there.
     """
     with _errors_of(request.job):
-        job = load_job(request.job, overrides=request.overrides)
+        manifest = read_manifest(request.job) if request.manifest is None else dict(request.manifest)
+        job = parse(override(manifest, request.overrides), PersonalizationJob)
     if request.runtime:
         with _errors_of(request.runtime):
             runtime = load_runtime(request.runtime)

@@ -16,6 +16,7 @@ from kubooth_cli.cluster.buckets import endpoint_option, result_of
 from kubooth_cli.cluster.complete import job_argument
 from kubooth_cli.cluster.jobs import get_job, status_of
 from kubooth_cli.cluster.session import OK, CommandError, Session, on_cluster
+from kubooth_cli.published_report import or_published
 
 if TYPE_CHECKING:
     from kubooth_trainer.publish import Manifest as ResultManifest
@@ -27,12 +28,18 @@ if TYPE_CHECKING:
 @click.option("--to", "target", type=click.Path(path_type=Path, dir_okay=False), help="File; else NAME-report.html.")
 @click.option("--uri", is_flag=True, help="Only print where the report is.")
 @click.option("--open", "open_it", is_flag=True, help="Show it in the browser.")
+@click.option("--rebuild", is_flag=True, help="Of a folder or URI: make the page again from the published report.json.")
 @endpoint_option
+@or_published
 @on_cluster
 async def report_command(
     session: Session, name: str, target: Path | None, uri: bool, open_it: bool, endpoint: str | None
 ) -> int:
-    """Fetch the report of job NAME: pictures and figures that show how good its model is."""
+    """Fetch the report of job NAME: pictures and figures that show how good its model is.
+
+    NAME may also be a result's folder or URI, with a / or : in it, such as ./out or s3://models/rex/; this needs no
+    cluster. Where its page is missing, it is made again from what was published.
+    """
     job = await get_job(session, name)
     where = (status_of(job).get("report") or {}).get("uri")
     if uri and where:

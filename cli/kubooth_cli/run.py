@@ -74,8 +74,8 @@ def run_command(
         _print_config(plan)
         return
     # `ctx.obj` is the seam of the tests: a command line that stands in for the launcher.
-    outcome = _run(plan, launcher=ctx.obj or LAUNCHER, as_json=as_json, verbose=verbose)
-    _tell(outcome, as_json=as_json)
+    outcome = run_plan(plan, launcher=ctx.obj or LAUNCHER, as_json=as_json, verbose=verbose)
+    tell(outcome, as_json=as_json)
     ctx.exit(outcome.code)
 
 
@@ -88,7 +88,8 @@ def _planned(request: Request) -> Plan:
         raise click.exceptions.Exit(ExitCode.FIX_AND_RESUBMIT) from error
 
 
-def _run(plan: Plan, *, launcher: Sequence[str], as_json: bool, verbose: bool) -> Outcome:
+def run_plan(plan: Plan, *, launcher: Sequence[str], as_json: bool, verbose: bool = False) -> Outcome:
+    """Trains, with progress on the terminal. Raises click's Exit where the working folder cannot be used."""
     try:
         with locked(plan.workdir) as lock:
             run = Run(
@@ -123,7 +124,8 @@ def _presenter(*, as_json: bool) -> Presenter:
     return Lines(sys.stdout)
 
 
-def _tell(outcome: Outcome, *, as_json: bool) -> None:
+def tell(outcome: Outcome, *, as_json: bool) -> None:
+    """The last words of a run."""
     with suppress(OSError):
         if outcome.code is ExitCode.OK:
             heading, *rest = words.success(outcome)

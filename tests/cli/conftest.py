@@ -113,6 +113,14 @@ class Kubooth:
             cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=LONG, check=False,
         )  # fmt: skip
 
+    def call(self, scenario: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`kubooth ARGUMENTS` with pipes, to its end."""
+        launcher = json.dumps([sys.executable, str(HERE / "fake_launcher.py"), scenario])
+        return subprocess.run(
+            [sys.executable, "-W", "error", str(HERE / "drive.py"), launcher, "--", *arguments],
+            cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=LONG, check=False,
+        )  # fmt: skip
+
     def start(self, scenario: str, *arguments: str) -> subprocess.Popen[str]:
         """The same, started."""
         return subprocess.Popen(

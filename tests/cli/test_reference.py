@@ -51,7 +51,8 @@ def test_every_option_is_in_the_docs_and_none_that_is_not(name: str) -> None:
 @pytest.mark.parametrize("line", re.findall(r"^kubooth .*$", PAGE, re.MULTILINE))
 def test_commands_of_the_docs_can_be_read(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "job.yaml").touch()
+    for file in ("job.yaml", "sweep.yaml"):
+        (tmp_path / file).touch()
     _, name, *arguments = shlex.split(line)
     command(name).make_context(name, arguments)
 

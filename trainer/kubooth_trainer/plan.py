@@ -1,7 +1,7 @@
 """What `Auto` means on this machine: precision, ZeRO stage, micro-batch, gradient checkpointing.
 
 `make_plan` runs at the start, and settles what needs no model. Once the model is loaded, `choose` takes the first of
-`options` whose memory fits: docs/decisions/0021 says why in this order.
+`options` whose memory fits: docs/decisions/0016 says why in this order.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from kubooth_trainer.quality import Quality
 from kubooth_trainer.repeat import camel_case, repeat_job
 from kubooth_trainer.report_chart import learning_rate_chart, loss_chart
 from kubooth_trainer.report_device import device_shown
-from kubooth_trainer.report_picture import EXACT_PIXELS, Picture, inline
+from kubooth_trainer.report_picture import EXACT_PIXELS, MOST_PIXELS, Picture, StoredImage, inline
 from kubooth_trainer.report_quality import quality_shown
 from kubooth_trainer.training_facts import TrainingFacts
 from kubooth_trainer.wording import diffusers_code, example_prompt, sample_command
@@ -38,8 +38,8 @@ class PromptComparison:
     """One prompt, filled in, and what the model made of it before and after. Pictures pair up by seed."""
 
     prompt: str
-    before: Sequence[Image.Image]
-    after: Sequence[Image.Image]
+    before: Sequence[StoredImage]
+    after: Sequence[StoredImage]
     is_class_only: bool = False  # without the identifier: shows whether the class survived
 
 
@@ -49,10 +49,10 @@ class ReportData:
 
     config: TrainConfig
     identifier: str
-    photos: Sequence[tuple[str, Image.Image]]  # file name, picture
+    photos: Sequence[tuple[str, StoredImage]]  # file name, picture
     comparisons: Sequence[PromptComparison]
     quality: Quality
-    class_images: Sequence[Image.Image]
+    class_images: Sequence[StoredImage]
     history: Sequence[ProgressEvent]
     stages: Sequence[StageEvent]
     warnings: Sequence[str]
@@ -73,11 +73,11 @@ def render_report(data: ReportData) -> str:
     own = [comparison for comparison in data.comparisons if not comparison.is_class_only]
     of_class = [comparison for comparison in data.comparisons if comparison.is_class_only]
     count = sum(len(c.before) + len(c.after) for c in data.comparisons)
-    most = 288 if count > MANY_PICTURES else 448
-    photos = [inline(image, alt=f"Photo {name}", most=448) for name, image in data.photos[:MOST_PHOTOS]]
+    most = 288 if count > MANY_PICTURES else MOST_PIXELS
+    photos = [inline(image, alt=f"Photo {name}", most=MOST_PIXELS) for name, image in data.photos[:MOST_PHOTOS]]
     comparisons = [_comparison(each, data.identifier, most) for each in own]
     return (
-        _environment()
+        environment()
         .get_template("page.html")
         .render(
             subject=subject,
@@ -117,7 +117,8 @@ def render_report(data: ReportData) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates of all pages."""
     return Environment(
         loader=PackageLoader("kubooth_trainer", "templates/report"),
         autoescape=True,
@@ -222,6 +223,11 @@ def _settings(config: TrainConfig) -> list[tuple[str, list[tuple[str, str]]]]:
         else:
             top.append((camel_case(name), _shown(value)))
     return [("general", top), *groups]
+
+
+def flat_settings(config: TrainConfig) -> list[tuple[str, str]]:
+    """Every field of a resolved config by its path, such as `training.learningRate`, with its value as text."""
+    return list(_flat(config.model_dump(mode="json")))
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

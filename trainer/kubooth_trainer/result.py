@@ -19,6 +19,7 @@ from kubooth_trainer.progress import FigureShown, QualityEvent, Reporter
 from kubooth_trainer.publish import ManifestFields
 from kubooth_trainer.quality import Quality
 from kubooth_trainer.report import PromptComparison, ReportData, render_report
+from kubooth_trainer.report_data import REPORT_DATA, report_to_json
 from kubooth_trainer.training_facts import TrainingFacts
 
 PACKAGES = ("kubooth", "torch", "diffusers", "transformers", "accelerate", "deepspeed", "safetensors")
@@ -94,7 +95,7 @@ def _timings(finished: Finished) -> dict[str, float]:
 
 
 def write_pages(finished: Finished, folder: Path) -> None:
-    """Writes report.html, README.md (the model card) and evaluation.json (all figures) into the output folder."""
+    """Writes report.html, report.json, README.md (the model card) and evaluation.json into the output folder."""
     data = ReportData(
         config=finished.config,
         identifier=finished.acquired.identifier,
@@ -123,6 +124,7 @@ def write_pages(finished: Finished, folder: Path) -> None:
         created=datetime.now(UTC),
     )
     (folder / "report.html").write_text(render_report(data), encoding="utf-8")
+    (folder / REPORT_DATA).write_bytes(report_to_json(data))
     card = render_model_card(data)
     (folder / "README.md").write_text(card, encoding="utf-8")
     (folder / "evaluation.json").write_text(finished.quality.to_json(), encoding="utf-8")
