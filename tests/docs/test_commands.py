@@ -59,6 +59,7 @@ def test_lines_of_kubooth_can_be_read(line: str, tmp_path: Path, monkeypatch: py
     for name in ("job.yaml", "my-job.yaml"):
         (tmp_path / name).touch()
     (tmp_path / "rex").mkdir()
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     command, arguments = resolve(shlex.split(line)[1:])
     command.make_context("kubooth", arguments)
 
