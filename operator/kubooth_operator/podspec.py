@@ -20,6 +20,13 @@ NODE_LOST_SECONDS = 30  # how long pods stay bound to a node that does not answe
 NODE_LOST_TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 CREDENTIALS = (("AWS_ACCESS_KEY_ID", False), ("AWS_SECRET_ACCESS_KEY", False), ("AWS_SESSION_TOKEN", True))
 
+TRACKING_CREDENTIALS = (
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "WANDB_API_KEY",
+)
+
 
 def pod_template(
     *, job: str, namespace: str, uid: str, attempt: int, spec: JobSpec, runtime: RuntimeSpec, trainer_image: str
@@ -126,6 +133,10 @@ def _env(runtime: RuntimeSpec) -> list[dict[str, Any]]:
         for key, optional in CREDENTIALS:
             secret: dict[str, Any] = {"name": storage.credentials_secret, "key": key}
             env[key] = {"valueFrom": {"secretKeyRef": {**secret, "optional": True} if optional else secret}}
+    if runtime.tracking.credentials_secret is not None:
+        for key in TRACKING_CREDENTIALS:
+            wanted = {"name": runtime.tracking.credentials_secret, "key": key, "optional": True}
+            env[key] = {"valueFrom": {"secretKeyRef": wanted}}
     for variable in runtime.env or ():
         env.pop(variable.name, None)
         env[variable.name] = {"value": variable.value}

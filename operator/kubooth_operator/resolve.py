@@ -142,6 +142,7 @@ class _Resolution:
                 "evaluation": evaluation,
                 "output": {**spec.output.model_dump(), "uri": output},
                 "storage": self.runtime.spec.storage.model_dump(include={"endpoint", "region"}),
+                "tracking": self._tracking(),
                 "deadlines": {
                     "stall_seconds": spec.run_policy.progress_deadline_seconds,
                     "rendezvous_seconds": spec.run_policy.startup_deadline_seconds,
@@ -256,6 +257,16 @@ class _Resolution:
         cache = self.runtime.spec.model_cache
         path = cache and (self.target.model_cache or cache.host_path)
         return {"path": path, "max_bytes": bytes_of(cache.max_size)} if cache and path else None
+
+    def _tracking(self) -> dict[str, Any]:
+        """The runtime's trackers under the job's name; what holds credentials stays out."""
+        return {
+            "name": self.spec.tracking.name or f"{self.target.namespace}/{self.job.metadata.name}",
+            "tensorboard": None,
+            "mlflow": None,
+            "wandb": None,
+            **self.runtime.spec.tracking.model_dump(exclude={"credentials_secret"}, exclude_none=True),
+        }
 
     def _evaluation(self) -> dict[str, Any]:
         """Prompts in full, what is to be measured with which encoders, and the gate, if it has a threshold."""

@@ -12,6 +12,8 @@ from __future__ import annotations
 import copy
 from typing import Any, Literal, NamedTuple
 
+from kubooth_operator.api.tracking import NO_CREDENTIALS
+
 GONE: Any = object()
 
 GOOD_JOB: dict[str, Any] = {
@@ -173,6 +175,8 @@ BAD_RUNTIMES = [
     BadSpec("same-model-twice", {"spec.models": [{"name": "a", "uri": "s3://x/"}, {"name": "a", "uri": "s3://y/"}]}, "spec.models", "every model must have a name of its own", "rule", RUNTIME),
     BadSpec("model-location", {"spec.models": [{"name": "a", "uri": "https://x/"}]}, "spec.models[0].uri", LOCATION, "rule", RUNTIME),
     BadSpec("cache-location", {"spec.priorCache": {"uri": "cache/"}}, "spec.priorCache.uri", LOCATION, "rule", RUNTIME),
+    BadSpec("mlflow-address", {"spec.tracking": {"mlflow": {"uri": "mlflow:5000"}}}, "spec.tracking.mlflow.uri", NO_CREDENTIALS, "rule", RUNTIME),
+    BadSpec("wandb-password", {"spec.tracking": {"wandb": {"project": "pets", "url": "https://a:b@wandb"}}}, "spec.tracking.wandb.url", NO_CREDENTIALS, "rule", RUNTIME),
     BadSpec("model-cache", {"spec.modelCache": {"hostPath": "/models", "claimName": "models"}}, "spec.modelCache", "give exactly one of hostPath and claimName", "rule", RUNTIME),
     BadSpec("default-template", {"spec.defaults": {"subject": {"promptTemplate": "a {class}"}}}, "spec.defaults.subject.promptTemplate", IDENTIFIER, "rule", RUNTIME),
     BadSpec("currency", {"spec.price": {"perDeviceHour": 2.5, "currency": "eur"}}, "spec.price.currency", "should match '^[A-Z]{3}$', got 'eur'", "schema", RUNTIME),

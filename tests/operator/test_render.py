@@ -21,6 +21,7 @@ from kubooth_operator.api.load import parse
 from kubooth_operator.api.runtime import PersonalizationRuntime
 from kubooth_operator.children import contains
 from kubooth_operator.plan import Manifest, Settings
+from kubooth_operator.podspec import TRACKING_CREDENTIALS
 from kubooth_operator.resolve import settle
 from kubooth_trainer.config import TrainConfig
 
@@ -43,6 +44,7 @@ GPU_RUNTIME: dict[str, Any] = {
     "podAnnotations": {"sidecar.istio.io/inject": "false"},
     "terminationGracePeriodSeconds": 600,
     "serviceAccountName": "cloud-identity",
+    "tracking": {"mlflow": {"uri": "https://mlflow.example"}, "credentialsSecret": "kubooth-tracking"},
     "storage": {"endpoint": "http://s3.example:9000", "region": "eu", "credentialsSecret": "kubooth-storage"},
 }
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
@@ -170,11 +172,11 @@ def test_the_runtimes_environment_comes_last_and_counts() -> None:
     env = pod_spec({}, GPU_RUNTIME)["containers"][0]["env"]
     assert [each["name"] for each in env] == [
         "POD_NAME", "POD_UID", "AWS_EC2_METADATA_DISABLED", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN", "NCCL_SOCKET_IFNAME", "HOME",
+        "AWS_SESSION_TOKEN", *TRACKING_CREDENTIALS, "NCCL_SOCKET_IFNAME", "HOME",
     ]  # fmt: skip
     assert env[-1] == {"name": "HOME", "value": "/work"}
     optional = [each["name"] for each in env if each.get("valueFrom", {}).get("secretKeyRef", {}).get("optional")]
-    assert optional == ["AWS_SESSION_TOKEN"]
+    assert optional == ["AWS_SESSION_TOKEN", *TRACKING_CREDENTIALS]
 
 
 def test_a_pod_may_ask_its_node_for_an_identity_only_where_the_runtime_says_so() -> None:

@@ -77,6 +77,7 @@ def config_dict(model: Path, photos: Path, folder: Path, **overrides: Any) -> di
         },
         "output": {"uri": (folder / "output").as_uri(), "format": "Diffusers", "overwrite": False},
         "storage": {"endpoint": None, "region": None},
+        "tracking": {"name": "team/rex", "tensorboard": None, "mlflow": None, "wandb": None},
         "deadlines": {"stall_seconds": 600, "rendezvous_seconds": 600},
         "workdir": str(folder / "work"),
     }

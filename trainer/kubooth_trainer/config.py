@@ -196,6 +196,30 @@ class ModelCacheConfig(Frozen):
     max_bytes: int
 
 
+class MlflowConfig(Frozen):
+    """An MLflow server and the experiment that runs go to. Credentials are never here: the environment has them."""
+
+    uri: str
+    experiment: str
+
+
+class WandbConfig(Frozen):
+    """A project on Weights & Biases. The key is never here: the environment has it."""
+
+    project: str
+    entity: str | None  # None: that of the key
+    url: str | None  # None: the public service
+
+
+class TrackingConfig(Frozen):
+    """Trackers of experiments that rank 0 tells of the training; None: off."""
+
+    name: str  # of the run
+    tensorboard: str | None  # folder of event files
+    mlflow: MlflowConfig | None
+    wandb: WandbConfig | None
+
+
 class DeadlinesConfig(Frozen):
     """How long ranks wait before they give up; a restart goes on from the last checkpoint."""
 
@@ -218,6 +242,7 @@ class TrainConfig(Frozen):
     evaluation: EvaluationConfig
     output: OutputConfig
     storage: StorageConfig
+    tracking: TrackingConfig
     deadlines: DeadlinesConfig
     model_cache: ModelCacheConfig | None = None
     workdir: str  # scratch of this node: downloads, class images, latents; survives a restart where it can
@@ -240,6 +265,7 @@ class TrainConfig(Frozen):
                 "evaluation": True,
                 "output": True,
                 "storage": True,
+                "tracking": True,
                 "deadlines": True,
                 "model_cache": True,
                 "workdir": True,

@@ -14,7 +14,7 @@ import signal
 import sys
 import traceback
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn, TextIO
 
@@ -33,6 +33,7 @@ from kubooth_trainer.launcher import DUMP_SIGNAL, die_with_parent
 from kubooth_trainer.outcome import SUMMARY, failure_of, run_folder, write_outcome
 from kubooth_trainer.progress import JsonLines, Reporter
 from kubooth_trainer.status import StatusSink
+from kubooth_trainer.tracking import TrackingSink, Verdict, trackers
 
 PULSE_SECONDS = 5.0
 
@@ -56,6 +57,8 @@ def main() -> None:
         if rank == 0:
             ending.sink = _status_sink(config, in_cluster=options.status)
             reporter.sinks.append(ending.sink)
+            ending.tracking = [TrackingSink(each) for each in trackers(config)]
+            reporter.sinks += ending.tracking
         _run(config, reporter, ending)
     except BaseException as error:  # noqa: BLE001 - the one place where every failure becomes an exit code
         code, reason, message = failure_of(error)
@@ -72,23 +75,27 @@ class _Ending:
     rank: int
     reporter: Reporter
     sink: StatusSink | None = None
+    tracking: list[TrackingSink] = field(default_factory=list)
 
     def succeeded(self) -> NoReturn:
-        self._flush()
+        self._flush("FINISHED")
         write_outcome(self.rank, exit_code=ExitCode.OK)
         _leave(ExitCode.OK)
 
     def failed(self, code: int, reason: str, message: str, *, again: bool = False) -> NoReturn:
         print(f"rank {self.rank}: {reason}: {message}", file=sys.stderr, flush=True)
         write_outcome(self.rank, exit_code=code, reason=reason, message=message, again=again)
-        if reason != StoppedError.reason:
+        stopped = reason == StoppedError.reason
+        if not stopped:
             self.reporter.fail()
-        self._flush()
+        self._flush("KILLED" if stopped else "FAILED")
         _leave(code)
 
-    def _flush(self) -> None:
+    def _flush(self, verdict: Verdict) -> None:
         if self.sink is not None:
             self.sink.close()
+        for each in self.tracking:
+            each.close(verdict)
 
 
 def _run(config: TrainConfig, reporter: Reporter, ending: _Ending) -> None:

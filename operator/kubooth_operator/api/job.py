@@ -196,6 +196,14 @@ class RunPolicy(Part):
     )
 
 
+class TrackingName(Part):
+    """How the trackers of the runtime know this job."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9_. -]*$")] | None = (
+        setting("Name of the run in TensorBoard, MLflow and Weights & Biases.", absent="namespace and name of the job")
+    )
+
+
 class JobSpec(Part):
     """What is asked for."""
 
@@ -209,6 +217,7 @@ class JobSpec(Part):
     checkpoints: CheckpointsSpec = group(CheckpointsSpec, "How often the state of training is kept.")
     evaluation: EvaluationSpec = group(EvaluationSpec, "Pictures and figures about the result.")
     output: OutputSpec = required("Where the result goes.")
+    tracking: TrackingName = group(TrackingName, "What the runtime's trackers show of the job.")
     suspend: bool = preset(
         False, "Stops the job: its state is saved, its pods end, and it goes on when this is false again."
     )

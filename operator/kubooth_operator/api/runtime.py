@@ -26,6 +26,7 @@ from kubooth_operator.api.scalars import (
     Sentence,
     Uri,
 )
+from kubooth_operator.api.tracking import TrackingSpec
 from kubooth_operator.api.training import CheckpointsSpec, ParallelismSpec, TrainingSpec
 
 ENDPOINT = "must start with http:// or https://"
@@ -247,6 +248,7 @@ class RuntimeSpec(Part):
     storage: StorageSpec = group(StorageSpec, "The object store, and how pods get credentials for it.")
     prior_cache: PriorCacheSpec | None = setting("Cache of class images, shared by jobs.", absent="none")
     model_cache: ModelCacheSpec | None = setting("Cache of base models near the pods.", absent="none")
+    tracking: TrackingSpec = group(TrackingSpec, "Trackers of experiments that are told of every training.")
     defaults: JobDefaults = group(JobDefaults, "Values for jobs that do not choose.")
     limits: LimitsSpec = group(LimitsSpec, "What jobs may ask for.")
     allowed_namespaces: Annotated[tuple[Dns1123Label, ...], Field(max_length=256)] | None = setting(
