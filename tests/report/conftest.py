@@ -81,7 +81,7 @@ CONFIG: dict[str, Any] = {
     },
     "output": {"uri": "s3://models/personalized/rex/", "format": "Diffusers", "overwrite": False},
     "storage": {"endpoint": None, "region": None},
-    "tracking": {"name": "team/rex", "tensorboard": None, "mlflow": None, "wandb": None},
+    "tracking": {"name": "team-a/rex", "tensorboard": None, "mlflow": None, "wandb": None},
     "deadlines": {"stall_seconds": 1800, "rendezvous_seconds": 1800},
     "workdir": "/scratch/rex",
 }
