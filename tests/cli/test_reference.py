@@ -51,8 +51,8 @@ def test_every_option_is_in_the_docs_and_none_that_is_not(name: str) -> None:
 @pytest.mark.parametrize("line", re.findall(r"^kubooth .*$", PAGE, re.MULTILINE))
 def test_commands_of_the_docs_can_be_read(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for file in ("job.yaml", "sweep.yaml"):
-        (tmp_path / file).touch()
+    (tmp_path / "job.yaml").touch()
+    (tmp_path / "examples").symlink_to(Path(__file__).resolve().parents[2] / "examples")
     _, name, *arguments = shlex.split(line)
     command(name).make_context(name, arguments)
 

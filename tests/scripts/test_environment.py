@@ -120,7 +120,9 @@ def test_test_adds_to_the_environment_of_quickstart(checkout: Checkout) -> None:
     result = checkout.run("test", "-k", "some thing", PATH=f"{checkout.venv / 'bin'}:{checkout.environment['PATH']}")
     assert result.returncode == 0, result.stderr
     assert any(call.endswith("dev.txt") for call in checkout.installs())
-    assert checkout.calls()[-1] == "python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder -k some thing"
+    assert (
+        checkout.calls()[-1] == "python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder -k some thing"
+    )
     assert checkout.run("quickstart").returncode == 0
     assert checkout.installs() == []
 

@@ -37,6 +37,7 @@ def main() -> None:
     if words == ["no start"]:
         print("torch.distributed.DistNetworkError: nothing to see", file=sys.stderr)
         sys.exit(1)
+    (Path(os.environ["KUBOOTH_RUN_FOLDER"]) / SUMMARY).write_text(json.dumps({"identifier": "sks"}))  # as rank 0 would
     ranks = {start(rank, word): rank for rank, word in enumerate(words)}
     signal.signal(signal.SIGTERM, lambda *_: end(list(ranks)))
     while ranks:
@@ -70,7 +71,6 @@ def worker(rank: int, word: str) -> NoReturn:
     signal.signal(signal.SIGTERM, lambda *_: on_sigterm(rank, word))
     write_outcome(rank)
     if rank == 0:
-        (Path(os.environ["KUBOOTH_RUN_FOLDER"]) / SUMMARY).write_text(json.dumps({"identifier": "sks"}))
         say(1, event_to_json(InfoEvent(key="rank 0", value="is up")))
     say(2, f"rank {rank} has begun")
     match word:

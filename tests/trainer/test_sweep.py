@@ -44,8 +44,11 @@ def test_it_goes_on_after_a_kill_makes_priors_once_and_compares(folder: Path) ->
     sweep = command("sweep", "sweep.yaml", "--output", "results", "--json")
     first = subprocess.Popen(sweep, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
     assert first.stdout is not None
-    for line in first.stdout:  # until the second run is on its way
-        if json.loads(line)["type"] == "run" and json.loads(line)["name"] == "two":
+    name = ""
+    for line in first.stdout:  # until the second run is in its stages
+        event = json.loads(line)
+        name = event["name"] if event["type"] == "run" else name
+        if name == "two" and event["type"] == "stage":
             first.send_signal(signal.SIGTERM)
             break
     first.communicate(timeout=SECONDS)

@@ -13,6 +13,7 @@ import argparse
 import ctypes
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ DUMP_SIGNAL = signal.SIGUSR1  # a rank answers with the stacks of its threads
 PR_SET_PDEATHSIG = 1
 MEMORY_EVENTS = Path("/sys/fs/cgroup/memory.events")
 WORKER_MODULE = "kubooth_trainer.main"
+PORTS = range(20_000, 32_000)  # Linux hands out those from 32768 on by itself
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -291,9 +294,15 @@ def _oom_kills() -> int:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """One that nothing listens on, out of the range that systems hand out by themselves.
+
+    A port of that range may be given to another process before torchrun, some seconds later, listens on it.
+    """
+    for port in random.sample(PORTS, len(PORTS)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("", port))
+            return port
+    raise OSError(f"no port from {PORTS.start} to {PORTS.stop - 1} is free on this machine")
 
 
 def _read_summary(folder: Path) -> dict[str, Any] | None:
