@@ -193,6 +193,7 @@ FROZEN = [
     ("checkpoints", {"checkpoints": {"keep": 5}}),
     ("evaluation", {"evaluation": {"imagesPerPrompt": 1}}),
     ("queueName", {"queueName": "urgent"}),
+    ("tracking", {"tracking": {"name": "other"}}),
 ]
 
 
