@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from bed.rest import JOBS, RUNTIMES, Rest
 
 TRAINER_IMAGE = "registry.example/kubooth-trainer:test"
 START_SECONDS = 120
+QUIET_SECONDS = 2.0
 _numbers = itertools.count(1)
 
 
@@ -88,6 +90,14 @@ class Operator:
             return self.probe("readyz") == (200, state)
 
         eventually(is_there, f"operator {state}", seconds=START_SECONDS, tell=lambda: self.log)
+
+    def wait_for_rest(self, namespace: str) -> None:
+        """Until it has written nothing there for some seconds: what others said of the pods has arrived too."""
+
+        def is_at_rest() -> bool:
+            return not self.proxy.writes(namespace, since=time.monotonic() - QUIET_SECONDS)
+
+        eventually(is_at_rest, "rest", tell=lambda: self.proxy.writes(namespace))
 
     def probe(self, path: str) -> tuple[int, str]:
         """Status and state that a probe answers with."""

@@ -9,12 +9,11 @@ import pytest
 from bed.controlplane import ControlPlane
 from bed.eventually import eventually
 from bed.jobs import CHILD_PATHS, Bench, job, runtime
-from bed.operator_process import TRAINER_IMAGE, Operator
+from bed.operator_process import QUIET_SECONDS, TRAINER_IMAGE, Operator
 from bed.rest import RUNTIMES, condition
 
 SHARED = ("ServiceAccount", "Role", "RoleBinding", "Service", "NetworkPolicy")
 OF_AN_ATTEMPT = ("ConfigMap", "Job")
-QUIET_SECONDS = 2.0
 
 
 def names(job_name: str = "rex", attempt: int = 1) -> set[tuple[str, str]]:
@@ -25,15 +24,6 @@ def names(job_name: str = "rex", attempt: int = 1) -> set[tuple[str, str]]:
 def settled(bench: Bench, name: str = "rex") -> None:
     """Waits until the job has all its children and its pods."""
     eventually(lambda: names(name) <= set(bench.children()), "all children", tell=lambda: bench.job(name))
-
-
-def comes_to_rest(operator: Operator, bench: Bench) -> None:
-    """What others say of the pods, the scheduler for one, has arrived in the status too."""
-
-    def is_at_rest() -> bool:
-        return not operator.proxy.writes(bench.namespace, since=time.monotonic() - QUIET_SECONDS)
-
-    eventually(is_at_rest, "rest", tell=lambda: operator.proxy.writes(bench.namespace))
 
 
 def stays_quiet(operator: Operator, bench: Bench, act: Any = lambda: None) -> None:
@@ -77,7 +67,7 @@ def test_passes_with_nothing_to_do_write_nothing(operator: Operator, bench: Benc
         bench.rest.merge(bench.child_path("Job", "rex-kubooth-1"), {"metadata": {"annotations": {"touched": "yes"}}})
         bench.rest.merge(path, {"metadata": {"annotations": {"touched": "yes"}}})
 
-    comes_to_rest(operator, bench)
+    operator.wait_for_rest(bench.namespace)
     stays_quiet(operator, bench, touch)
     stays_quiet(operator, bench, operator.restart)
 
@@ -180,7 +170,7 @@ def test_a_runtime_may_come_later_and_go(operator: Operator, bench: Bench) -> No
         bench.rest.merge(f"{RUNTIMES}/late", {"spec": {"env": [{"name": "A", "value": "2"}]}})
         bench.rest.delete(f"{RUNTIMES}/late")
 
-    comes_to_rest(operator, bench)
+    operator.wait_for_rest(bench.namespace)
     stays_quiet(operator, bench, edit_and_delete)
     assert bench.pods()[0]["metadata"]["uid"] == pod["metadata"]["uid"]
     assert bench.status()["runtimeSnapshot"]["spec"]["env"] == [{"name": "A", "value": "1"}]
