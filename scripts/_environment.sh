@@ -13,6 +13,9 @@ venv=$root/.venv
 owner=$venv/.kubooth-environment # holds the folder that this environment was made for
 unfinished=$venv/.kubooth-installing
 
+# .venv is ours alone: what one process has compiled, the next ones need not compile again, which takes each 4 seconds.
+unset PYTHONDONTWRITEBYTECODE
+
 ensure_environment() {
   local name=$1
   if is_current "$name"; then
