@@ -94,9 +94,14 @@ def _is_finished(run: PlannedRun) -> bool:
         overwrite=config.output.overwrite,
     )
     try:
-        return isinstance(check_output(destination), SameJobComplete)
+        existing = check_output(destination)
     except KuboothError as error:
         raise PlanError([f"variant {run.variant}: {error}"]) from error
+    if not isinstance(existing, SameJobComplete):
+        return False
+    if remark := existing.remark(config.model_dump(mode="json"), config.output.uri):
+        click.secho(f"warning: {run.name}: {remark}", fg="yellow", err=True)
+    return True
 
 
 def _say(run: PlannedRun, number: int, total: int, state: str, *, as_json: bool) -> None:

@@ -85,6 +85,17 @@ def test_publish(place, tmp_path: Path) -> None:
     assert check_output(at(place)) == SameJobComplete(manifest)
 
 
+def test_other_evaluation_settings_are_remarked(place, tmp_path: Path) -> None:
+    was = {"evaluation": {"images_per_prompt": 2, "prompts": ["a dog"]}}
+    fields = FIELDS.model_copy(update={"config": was})
+    done = SameJobComplete(publish(at(place), result(tmp_path / "a"), manifest_fields=fields))
+    assert done.remark(was, "file:///out") is None
+    assert done.remark({"evaluation": {**was["evaluation"], "of_a_later_release": 1}}, "file:///out") is None
+    remark = done.remark({"evaluation": {**was["evaluation"], "images_per_prompt": 4}}, "file:///out")
+    assert remark is not None
+    assert "spec.evaluation has changed since file:///out was made" in remark
+
+
 def test_publishing_again_changes_nothing(place, tmp_path: Path) -> None:
     folder = result(tmp_path / "a")
     first = put(at(place), folder)

@@ -46,6 +46,8 @@ def run_job(config: TrainConfig, world: World, reporter: Reporter, stop: StopFla
         reporter.plan(skipped=STAGES)
         if world.is_main:
             delete_checkpoints(claim)
+        if remark := existing.remark(config.model_dump(mode="json"), config.output.uri):
+            reporter.warn(remark)
         _report_result(config, reporter, destination, existing.manifest, seconds=time.time() - started)
         return
     reporter.plan(skipped=() if config.prior.enabled else ("Prior",))

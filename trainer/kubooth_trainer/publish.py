@@ -12,7 +12,7 @@ nothing here looks at them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,16 @@ class SameJobComplete:
     """This very job has published its result."""
 
     manifest: Manifest
+
+    def remark(self, config: Mapping[str, Any], uri: str) -> str | None:
+        """What a person who runs this config (the whole TrainConfig as JSON) again should know about it."""
+        was, wanted = self.manifest.config.get("evaluation", {}), config["evaluation"]
+        if all(was[name] == wanted[name] for name in was.keys() & wanted.keys()):  # others a release has brought
+            return None
+        return (
+            f"spec.evaluation has changed since {uri} was made, which is kept as it was evaluated then. "
+            "Remove it, or write to another output, to train and evaluate with the new settings."
+        )
 
 
 @dataclass(frozen=True)
