@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kubooth_world.captions import caption, describe, prompt
+from kubooth_world.captions import caption, describe, prompt, rival_captions
 from kubooth_world.scene import sample_instance, sample_scene
 from kubooth_world.tokenizer import caption_words
 from kubooth_world.vocabulary import CLASSES, COLOURS, CONTEXTS
@@ -29,6 +29,17 @@ def test_captions_leave_out_at_random() -> None:
         assert 0.6 < np.mean([words in text for text in captions]) < 0.9
     assert any(text.startswith("a photo of a ") for text in captions)
     assert "a photo of a dog" in captions
+
+
+def test_rival_captions_differ_in_the_pattern_alone() -> None:
+    rng = np.random.default_rng(2)
+    scene = sample_scene(rng, sample_instance(rng, kind="dog", pattern="striped"), context="snow")
+    words = ({"striped", "dotted", "checked"}, {"stripes", "dots", "checks"})
+    for _ in range(50):
+        rivals = [text.split() for text in rival_captions(scene, rng)]
+        (place,) = [n for n, said in enumerate(zip(*rivals, strict=True)) if len(set(said)) > 1]
+        assert {text[place] for text in rivals} in words
+        assert rivals[0][place] in ("striped", "stripes")
 
 
 @pytest.mark.parametrize(

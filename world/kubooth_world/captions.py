@@ -31,6 +31,16 @@ def caption(scene: Scene, rng: np.random.Generator, *, keep: float = 0.75) -> st
     return _article(f"{opening} {words}{ending}{place}")
 
 
+def rival_captions(scene: Scene, rng: np.random.Generator) -> list[str]:
+    """Describe a scene once for each pattern but plain, in the same words else; the pattern is always said."""
+    while True:
+        said = caption(scene, rng)
+        for own in (scene.instance.pattern, _NOUNS[scene.instance.pattern]):
+            if own in said.split():
+                others = _NOUNS.values() if own in _NOUNS.values() else _NOUNS
+                return [said.replace(own, other) for other in others]
+
+
 def prompt(kind: str, colour: str, pattern: str, context: str) -> str:
     """Return the full description used for evaluation: `a photo of a red striped dog in the snow`."""
     return _article(f"a photo of a {colour} {pattern} {kind} {CONTEXTS[context]}")

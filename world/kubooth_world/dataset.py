@@ -6,15 +6,14 @@ Arrays are plain npz, never pickled. Called by every training stage.
 
 import multiprocessing
 import os
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kubooth_world.captions import caption
+from kubooth_world.captions import caption, rival_captions
 from kubooth_world.render import SIZE, render
 from kubooth_world.scene import Scene, held_out, sample_instance, sample_scene
 from kubooth_world.vocabulary import CLASSES, COLOURS, CONTEXTS, HATS, PATTERNS
@@ -32,7 +31,12 @@ ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
 }
 SHARD: Final = 2000
 """Scenes of one file."""
+RIVALS: Final = PATTERNS[1:]
+"""The patterns of a triple, in order."""
+TRIPLES: Final = 500
+"""Triples of one file, beside each shard of scenes."""
 _SEED: Final = 20_000
+_TRIPLES_SEED: Final = 40_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,33 +54,48 @@ class Data:
 def make(folder: Path, scenes: int, processes: int = 2) -> None:
     """Render the missing shards of a training set of `scenes` scenes."""
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [n for n in range(scenes // SHARD) if not _path(folder, n).exists()]
+    missing = [path for path in scene_shards(folder, scenes) + triple_shards(folder, scenes) if not path.exists()]
     if not missing:
         return
     context = multiprocessing.get_context("spawn")
     with context.Pool(processes) as pool:
-        for done, _ in enumerate(pool.imap_unordered(partial(_make_shard, folder), missing), 1):
+        for done, _ in enumerate(pool.imap_unordered(_make_shard, missing), 1):
             print(f"data: {done}/{len(missing)} shards", flush=True)
+
+
+def scene_shards(folder: Path, scenes: int) -> list[Path]:
+    """Return the files of a set of `scenes`: `images` (SHARD, 64, 64, 3), `captions` (SHARD, CAPTIONS), labels."""
+    return [folder / f"scenes-{number:03d}.npz" for number in range(scenes // SHARD)]
+
+
+def triple_shards(folder: Path, scenes: int) -> list[Path]:
+    """Return the files of the triples that belong to a set of `scenes`, one for each of its shards.
+
+    A triple is one scene in every pattern of `RIVALS` and else the same: seen in one batch, all that it shares
+    cancels, and what is left is what the pattern's word changes. Arrays: `images` (TRIPLES, 3, 64, 64, 3) and
+    `captions` (TRIPLES, CAPTIONS, 3).
+    """
+    return [folder / f"triples-{number:03d}.npz" for number in range(scenes // SHARD)]
 
 
 def load(folder: Path, scenes: int) -> Data:
     """Load the first `scenes` scenes of a set made by `make`."""
-    parts = range(scenes // SHARD)
+    shards = scene_shards(folder, scenes)
     return Data(
-        images=np.concatenate([load_array(folder, n, "images") for n in parts]),
-        labels={name: np.concatenate([load_array(folder, n, name) for n in parts]) for name in ATTRIBUTES},
+        images=np.concatenate([load_array(shard, "images") for shard in shards]),
+        labels={name: np.concatenate([load_array(shard, name) for shard in shards]) for name in ATTRIBUTES},
         captions=load_captions(folder, scenes),
     )
 
 
 def load_captions(folder: Path, scenes: int) -> NDArray[np.str_]:
     """Load the captions alone: (scenes, CAPTIONS)."""
-    return np.concatenate([load_array(folder, n, "captions") for n in range(scenes // SHARD)])
+    return np.concatenate([load_array(shard, "captions") for shard in scene_shards(folder, scenes)])
 
 
-def load_array(folder: Path, number: int, name: str) -> NDArray[Any]:
-    """Load one array of one shard of SHARD scenes."""
-    with np.load(_path(folder, number), allow_pickle=False) as arrays:
+def load_array(shard: Path, name: str) -> NDArray[Any]:
+    """Load one array of one shard."""
+    with np.load(shard, allow_pickle=False) as arrays:
         loaded: NDArray[Any] = arrays[name]
         return loaded
 
@@ -118,14 +137,28 @@ def describe(scenes: list[Scene], rng: np.random.Generator) -> Data:
     )
 
 
-def _make_shard(folder: Path, number: int) -> None:
-    data = sample(_SEED + number, SHARD // VIEWS, training=True)
-    path = _path(folder, number)
+def _make_shard(path: Path) -> None:
+    kind, _, number = path.stem.partition("-")
+    arrays = _scenes(int(number)) if kind == "scenes" else _triples(int(number))
     aside = path.with_suffix(f".{os.getpid()}.part")
     with aside.open("wb") as file:
-        np.savez(file, images=data.images, captions=data.captions, **data.labels)  # type: ignore[arg-type]
+        np.savez(file, **arrays)  # type: ignore[arg-type]
     aside.replace(path)
 
 
-def _path(folder: Path, number: int) -> Path:
-    return folder / f"scenes-{number:03d}.npz"
+def _scenes(number: int) -> dict[str, NDArray[Any]]:
+    data = sample(_SEED + number, SHARD // VIEWS, training=True)
+    return {"images": data.images, "captions": data.captions, **data.labels}
+
+
+def _triples(number: int) -> dict[str, NDArray[Any]]:
+    rng = np.random.default_rng(_TRIPLES_SEED + number)
+    images: list[NDArray[np.uint8]] = []
+    captions: list[list[list[str]]] = []
+    while len(captions) < TRIPLES:
+        first = sample_scene(rng, sample_instance(rng, pattern=RIVALS[0]))
+        triple = [replace(first, instance=replace(first.instance, pattern=pattern)) for pattern in RIVALS]
+        if not any(held_out(scene) for scene in triple):
+            images.append(np.stack([render(scene) for scene in triple]))
+            captions.append([rival_captions(first, rng) for _ in range(CAPTIONS)])
+    return {"images": np.stack(images), "captions": np.array(captions)}

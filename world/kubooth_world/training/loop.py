@@ -143,7 +143,10 @@ class Fit:
     def _load(self) -> None:
         with safe_open(self.path, framework="pt") as file, torch.no_grad():
             self.step = int(json.loads(file.metadata()["step"]))
+            known = set(file.keys())
             for name, parameter in self.params.items():
+                if f"model/{name}" not in known:
+                    continue  # a part that training gained since: it begins anew
                 parameter.copy_(file.get_tensor(f"model/{name}"))
                 self.average[name].copy_(file.get_tensor(f"ema/{name}"))
                 self.optimizer.state[parameter] = {

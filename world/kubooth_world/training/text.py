@@ -70,6 +70,33 @@ def tokenize(clip_tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
     return ids
 
 
+class Listener(nn.Module):
+    """Reads from the states after a caption what it says: one linear head an attribute."""
+
+    def __init__(self) -> None:
+        """Build the heads for the small world's text encoder."""
+        super().__init__()
+        width = architecture.SMALL_WORLD.text_hidden
+        self.heads = nn.ModuleDict({name: nn.Linear(width, len(values) + 1) for name, values in _SPOKEN.items()})
+
+    def forward(self, texts: list[str], ids: Tensor, states: Tensor, end: int) -> tuple[Tensor, float]:
+        """Return the mean cross-entropy, and the share of the attribute that is read worst.
+
+        `ids` (n, MAX_LENGTH) are the tokens of `texts`, `states` (n, MAX_LENGTH, text_hidden) what the encoder makes of
+        them, `end` is the token that ends a caption. Both the first end and the last place are read.
+        """
+        spoken = [said(text) for text in texts]
+        first_end = (ids == end).int().argmax(1)
+        after = torch.stack([states[torch.arange(len(ids)), first_end], states[:, -1]]).float()
+        losses, right = [], []
+        for name, head in self.heads.items():
+            target = torch.tensor([words[name] for words in spoken])
+            logits = head(after)
+            losses += [F.cross_entropy(logits[0], target), F.cross_entropy(logits[1], target)]
+            right.append(float((logits[0].argmax(1) == target).float().mean()))
+        return torch.stack(losses).mean(), min(right)
+
+
 def train(rank: int, count: int, folder: Path, scenes: int, plan: Plan) -> None:
     """Pretrain the text encoder in `folder`; one of `count` workers."""
     worker = Worker(rank=rank, count=count)
@@ -77,26 +104,16 @@ def train(rank: int, count: int, folder: Path, scenes: int, plan: Plan) -> None:
     torch.manual_seed(plan.seed)
     clip_tokenizer = architecture.load_tokenizer(folder / f"tokenizer-{rank}")
     encoder = architecture.build_text_encoder(architecture.SMALL_WORLD, len(clip_tokenizer)).train()
-    width = architecture.SMALL_WORLD.text_hidden
-    heads = nn.ModuleDict({name: nn.Linear(width, len(v) + 1) for name, v in _SPOKEN.items()})
+    listener = Listener()
     captions = dataset.load_captions(folder / "data", scenes)
-    end = clip_tokenizer.eos_token_id
 
     def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
         picks = rng.integers(captions.size, size=plan.batch)
         texts = with_foreign_words([str(captions.flat[i]) for i in picks], rng)
-        spoken = [said(text) for text in texts]
         ids = tokenize(clip_tokenizer, texts)
         with torch.autocast("cpu", torch.bfloat16):
-            states = encoder(ids).last_hidden_state.float()
-        first_end = (ids == end).int().argmax(1)
-        after = torch.stack([states[torch.arange(len(ids)), first_end], states[:, -1]])
-        losses, right = [], []
-        for name, head in heads.items():
-            target = torch.tensor([words[name] for words in spoken])
-            logits = head(after)
-            losses += [F.cross_entropy(logits[0], target), F.cross_entropy(logits[1], target)]
-            right.append(float((logits[0].argmax(1) == target).float().mean()))
-        return torch.stack(losses).mean(), {"right": min(right)}
+            states = encoder(ids).last_hidden_state
+        unheard, right = listener(texts, ids, states, clip_tokenizer.eos_token_id)
+        return unheard, {"right": right}
 
-    Fit(plan, worker, folder / "text.safetensors", {"text": encoder, "heads": heads}).run(loss)
+    Fit(plan, worker, folder / "text.safetensors", {"text": encoder, "listener": listener}).run(loss)
