@@ -73,6 +73,15 @@ def test_it_tells_the_whole_story(data: MakeData) -> None:
         assert sentence in page.words, sentence
 
 
+def test_photos_are_listed_with_what_was_found_in_them(data: MakeData) -> None:
+    blurred = "01.jpg is blurred: replace it."
+    found = Page(render_report(data(photo_check=[("00.jpg", []), ("01.jpg", [blurred, "It is small."])])))
+    assert found.open == []
+    assert f"Photo Found 01.jpg {blurred} It is small." in found.words
+    assert "nothing to remark" in Page(render_report(data(photo_check=[("00.jpg", [])]))).words
+    assert "nothing to remark" not in Page(render_report(data())).words
+
+
 def test_it_loads_nothing_and_runs_nothing(data: MakeData) -> None:
     html = render_report(data())
     page = Page(html)

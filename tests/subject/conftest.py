@@ -1,4 +1,4 @@
-"""Photos made on the spot: textured, so that they are neither blank nor alike."""
+"""Photos made on the spot: textured, so that they are neither blank nor alike nor blurred."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ MakePhoto = Callable[..., Image.Image]
 
 @pytest.fixture(scope="session")
 def picture() -> MakePhoto:
-    """A coarse random pattern, enlarged: `picture(seed, size=(w, h))`."""
+    """A coarse random pattern with sharp edges: `picture(seed, size=(w, h))`."""
 
     def make(seed: int = 0, size: tuple[int, int] = (160, 120)) -> Image.Image:
         rng = random.Random(seed)
         coarse = Image.frombytes("RGB", (8, 6), rng.randbytes(8 * 6 * 3))
-        return coarse.resize(size, Image.Resampling.BICUBIC)
+        return coarse.resize(size, Image.Resampling.NEAREST)
 
     return make
 

@@ -157,7 +157,7 @@ def test_photos_come_sorted_upright_and_with_the_digest_of_their_file(photos: Pa
     assert {photo.image.mode for photo in subject.photos} == {"RGB"}
     assert all(photo.caption is None for photo in subject.photos)
     assert subject.photos[1].sha256 == hashlib.sha256((photos / "1.jpg").read_bytes()).hexdigest()
-    assert subject.warnings == ()
+    assert subject.findings == ()
 
 
 def test_large_photos_are_kept_at_twice_the_resolution(photos: Path, picture: Callable[..., Image.Image]) -> None:
@@ -229,7 +229,7 @@ WARNINGS: dict[str, tuple[Callable[[Path], None], str]] = {
 @pytest.mark.parametrize(("change", "sentence"), WARNINGS.values(), ids=WARNINGS.keys())
 def test_odd_but_usable_sets_are_warned_of(photos: Path, change: Callable[[Path], None], sentence: str) -> None:
     change(photos)
-    found = load_photos(photos, resolution=100, captions=False).warnings
+    found = [finding.message for finding in load_photos(photos, resolution=100, captions=False).findings]
     assert any(sentence in warning for warning in found), found
 
 
@@ -238,8 +238,9 @@ def test_captions_become_templates_and_gaps_are_warned_of(photos: Path) -> None:
     (photos / "2.txt").write_text("just a beach")
     subject = load_photos(photos, resolution=64, captions=True)
     assert [p.caption for p in subject.photos] == ["a {identifier} {class} on a beach", "just a beach", None, None]
-    assert any("Without a caption" in warning and "3.jpg, 4.jpg" in warning for warning in subject.warnings)
-    assert any("Captions without {identifier}" in w and "2.jpg" in w for w in subject.warnings)
+    found = [finding.message for finding in subject.findings]
+    assert any("Without a caption" in message and "3.jpg, 4.jpg" in message for message in found)
+    assert any("Captions without {identifier}" in message and "2.jpg" in message for message in found)
 
 
 BAD_CAPTIONS = {"empty": b" \n", "too long": b"x" * 1001, "not UTF-8": b"\xff\xfe\x00a"}

@@ -96,8 +96,8 @@ def acquire(config: TrainConfig, fetcher: Fetcher, reporter: Reporter) -> Acquir
     photos = _photos(config, fetcher, work)
     folder = unpack_subject(photos, work / f"unpacked-{fetcher.world.local_rank}")
     subject = load_photos(folder, resolution=resolution, captions=config.training.captions)
-    for sentence in subject.warnings:
-        reporter.warn(sentence)
+    for finding in subject.findings:
+        reporter.warn(finding.message)
     tokenizers = family.load_tokenizers(model)
     identifier = _identifier(config, tokenizers[0], reporter)
     prompts = [

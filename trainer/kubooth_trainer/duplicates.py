@@ -1,6 +1,6 @@
 """Photos of a set that show the same thing twice: they weigh double in training and teach nothing new.
 
-Called by `subject` with the pictures of one job. Finds equal files, copies that were saved or scaled again,
+Called by `photo_check` with the pictures of one job. Finds equal files, copies that were saved or scaled again,
 and mirrored copies; not shifted ones, which a threshold cannot tell from two honest photos in front of one
 wall.
 """
@@ -19,8 +19,10 @@ NEARLY_THE_SAME = 4.0
 closest pair among the real subjects that were looked at (a drawing, five times on white) is at 6."""
 
 
-def duplicate_warnings(names: Sequence[str], digests: Sequence[str], images: Sequence[Image.Image]) -> list[str]:
-    """One sentence per pair that is the same file, looks the same, or is its mirror image.
+def duplicates(
+    names: Sequence[str], digests: Sequence[str], images: Sequence[Image.Image]
+) -> list[tuple[int, int, str]]:
+    """Pairs (first, second, sentence) that are the same file, look the same, or are mirror images.
 
     Args:
         names: file names, in order.
@@ -29,16 +31,17 @@ def duplicate_warnings(names: Sequence[str], digests: Sequence[str], images: Seq
     """
     plain = [_thumbnail(image) for image in images]
     mirrored = [thumbnail[:, ::-1] for thumbnail in plain]
-    notes = []
+    found = []
     for a, b in combinations(range(len(names)), 2):
         pair = f"{names[a]} and {names[b]}"
         if digests[a] == digests[b]:
-            notes.append(f"{pair} are the same file: the second adds nothing.")
+            found.append((a, b, f"{pair} are the same file: the second adds nothing. Remove one."))
         elif np.abs(plain[a] - plain[b]).mean() < NEARLY_THE_SAME:
-            notes.append(f"{pair} are nearly the same picture: the second adds little.")
+            found.append((a, b, f"{pair} are nearly the same picture: the second adds little. Keep the better one."))
         elif np.abs(plain[a] - mirrored[b]).mean() < NEARLY_THE_SAME:
-            notes.append(f"{pair} are nearly mirror images of each other: the second adds little.")
-    return notes
+            words = "are nearly mirror images of each other: the second adds little. Keep the better one."
+            found.append((a, b, f"{pair} {words}"))
+    return found
 
 
 def _thumbnail(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

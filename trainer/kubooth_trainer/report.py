@@ -64,6 +64,7 @@ class ReportData:
     seconds: float  # of the whole run
     created: datetime
     training: TrainingFacts | None = None  # None: training had been finished by an earlier start
+    photo_check: Sequence[tuple[str, Sequence[str]]] = ()  # file name, sentences about it; (): not looked at
 
 
 def render_report(data: ReportData) -> str:
@@ -91,6 +92,8 @@ def render_report(data: ReportData) -> str:
             facts=_facts(data),
             photos=photos,
             photos_left_out=max(0, len(data.photos) - len(photos)),
+            photos_checked=bool(data.photo_check),
+            photo_remarks=[(name, remarks) for name, remarks in data.photo_check if remarks],
             hero_after=_hero(comparisons),
             comparisons=comparisons,
             quality=quality_shown(data.quality, class_name=config.subject.class_name),

@@ -22,8 +22,8 @@ from typing import Literal
 from PIL import Image, UnidentifiedImageError
 
 from kubooth_trainer.archive import unpack_subject
-from kubooth_trainer.duplicates import duplicate_warnings
 from kubooth_trainer.errors import BadSubjectError
+from kubooth_trainer.photo_check import Finding, check_photos
 from kubooth_trainer.pixels import upright_srgb
 
 __all__ = ["LoadedSubject", "Photo", "crops", "load_photos", "unpack_subject"]
@@ -62,10 +62,10 @@ class Photo:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedSubject:
-    """The photos in order of their names, and sentences about what a person should look at."""
+    """The photos in order of their names, and what a person should look at."""
 
     photos: tuple[Photo, ...]
-    warnings: tuple[str, ...]
+    findings: tuple[Finding, ...]
 
 
 class _BadPhoto(Exception):  # noqa: N818 - collected, never seen by a user as an exception
@@ -98,14 +98,14 @@ def load_photos(folder: Path, *, resolution: int, captions: bool) -> LoadedSubje
             bad.append(f"{file.name} {problem}")
         else:
             photos.append(photo)
-            notes += remarks
+            notes += [Finding(message=remark, photos=(file.name,)) for remark in remarks]
     if bad:
         what, them = ("1 photo", "it") if len(bad) == 1 else (f"{len(bad)} photos", "them")
         raise BadSubjectError(
             f"subject.images: {what} of {len(files)} cannot be used: {'; '.join(bad)}: replace or remove {them}"
         )
-    notes += _set_warnings(photos, captions=captions)
-    return LoadedSubject(photos=tuple(photos), warnings=tuple(notes))
+    notes += _set_findings(photos, captions=captions)
+    return LoadedSubject(photos=tuple(photos), findings=tuple(notes))
 
 
 def crops(
@@ -131,7 +131,7 @@ def crops(
     return views
 
 
-def _photo_files(folder: Path) -> tuple[list[Path], list[str]]:
+def _photo_files(folder: Path) -> tuple[list[Path], list[Finding]]:
     if not folder.is_dir():
         raise BadSubjectError(f"subject.images: {folder} is not a folder: give a folder of photos or an archive")
     entries = sorted(
@@ -154,9 +154,10 @@ def _photo_files(folder: Path) -> tuple[list[Path], list[str]]:
         )
     notes = []
     if others:
-        notes.append(f"Ignored, because not photos: {_listed(others)}.")
+        notes.append(Finding(message=f"Ignored, because not photos: {_listed(others)}."))
     if folders:
-        notes.append(f"Ignored, because photos are taken from one folder only: {_listed(folders)}.")
+        message = f"Ignored, because photos are taken from one folder only: {_listed(folders)}."
+        notes.append(Finding(message=message))
     return files, notes
 
 
@@ -177,12 +178,10 @@ def _load(file: Path, *, resolution: int, captions: bool) -> tuple[Photo, list[s
     if shorter < resolution:
         remarks.append(
             f"{file.name} is {width} x {height} pixels, smaller than the training resolution of "
-            f"{resolution}: it is enlarged and will look soft."
+            f"{resolution}: it is enlarged and will look soft. Use a larger one, or lower training.resolution."
         )
     if max(width, height) > 3 * shorter:
         remarks.append(f"{file.name} is very long ({width} x {height} pixels): training sees only squares of it.")
-    if image.getcolors(1) is not None:
-        remarks.append(f"{file.name} is one single colour: it shows no subject.")
     scale = 2 * resolution / shorter
     if scale < 1:  # a view never needs more pixels; a hundred photos of 100 megapixels would need 30 GB
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -251,7 +250,12 @@ def _caption(file: Path) -> str | None:
     return text
 
 
-def _set_warnings(photos: Sequence[Photo], *, captions: bool) -> list[str]:
+def _set_findings(photos: Sequence[Photo], *, captions: bool) -> list[Finding]:
+    found = check_photos(
+        [photo.name for photo in photos],
+        [photo.sha256 for photo in photos],
+        [photo.image for photo in photos],
+    )
     notes = []
     few, many = USUAL_PHOTOS
     if len(photos) < few:
@@ -261,11 +265,6 @@ def _set_warnings(photos: Sequence[Photo], *, captions: bool) -> list[str]:
         )
     if len(photos) > many:
         notes.append(f"{len(photos)} photos: three to five are usual; more need more training steps.")
-    notes += duplicate_warnings(
-        [photo.name for photo in photos],
-        [photo.sha256 for photo in photos],
-        [photo.image for photo in photos],
-    )
     if captions:
         without = [photo.name for photo in photos if photo.caption is None]
         if without:
@@ -273,7 +272,7 @@ def _set_warnings(photos: Sequence[Photo], *, captions: bool) -> list[str]:
         unnamed = [p.name for p in photos if p.caption is not None and "{identifier}" not in p.caption]
         if unnamed:
             notes.append(f"Captions without {{identifier}} do not bind the subject to it: {_listed(unnamed)}.")
-    return notes
+    return [*found, *(Finding(message=message) for message in notes)]
 
 
 def _square(image: Image.Image, left: float, top: float, side: float, resolution: int) -> Image.Image:
