@@ -59,7 +59,8 @@ def _lines(job: Manifest, pods: list[Manifest], events: list[Manifest]) -> Itera
     yield from _fact("Name", f"{meta['name']} in namespace {meta['namespace']}, {age(meta['creationTimestamp'])} old")
     yield from _fact("Phase", phase_of(job) + (f" ({status['reason']})" if status.get("reason") else ""))
     yield from _fact("Message", status.get("message"))
-    yield from _fact("Subject", f"{spec['subject']['className']}, photos {spec['subject']['images']}")
+    noun = status.get("className") or spec["subject"]["className"]
+    yield from _fact("Subject", f"{noun}, photos {spec['subject']['images']}")
     yield from _fact("Identifier", status.get("identifier"))
     yield from _fact("Model", model.get("uri") or model.get("name"))
     yield from _fact("Runtime", snapshot.get("name") or (spec.get("runtimeRef") or {}).get("name"))

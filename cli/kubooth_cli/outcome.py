@@ -52,7 +52,7 @@ def success(outcome: Outcome) -> list[str]:
     rows = [
         ("model", f"{model}  ({fmt.size(result.bytes)})"),
         ("report", fmt.plain_path(result.report)),
-        ("identifier", f"{result.identifier} {run.config.subject.class_name}"),
+        ("identifier", f"{result.identifier} {result.class_name or run.config.subject.class_name}"),
     ]
     figures = outcome.state.quality.figures if outcome.state.quality else []
     shown = [

@@ -98,6 +98,7 @@ class _Resolution:
     def config(self) -> TrainConfig:
         self._check_namespace_and_consent()
         self._check_labels()
+        self._check_class()
         self._check_sizes()
         self._check_division()
         spec, target = self.spec, self.target
@@ -187,6 +188,13 @@ class _Resolution:
             if not labels.get(name):
                 message = f"must have {name}, with a value: {self._runtime_name} requires it"
                 self._fail("metadata.labels", message, "LabelRequired")
+
+    def _check_class(self) -> None:
+        if self.spec.subject.class_name == "Auto" and self.runtime.spec.encoders.clip is None:
+            message = (
+                f"Auto needs a CLIP, and {self._runtime_name} names no spec.encoders.clip: name the class, such as dog"
+            )
+            self._fail("spec.subject.className", message, "UnsupportedFeature")
 
     def _check_sizes(self) -> None:
         devices = self.nodes * self.devices_per_node

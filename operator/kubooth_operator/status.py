@@ -1,8 +1,8 @@
 """The trainer's part of the status, once its attempt has ended: filled from the last word, and closed. Pure.
 
-While an attempt runs, rank 0 owns stages, progress, checkpoint, identifier, prior, quality, output and report. When
-it has ended nobody writes them any more: what the trainer could not send for want of an API server travels in its
-termination message, and no stage may stay Running. Called by `attempts`, in every pass over an ended attempt, so
+While an attempt runs, rank 0 owns stages, progress, checkpoint, identifier, className, prior, quality, output and
+report. When it has ended nobody writes them any more: what the trainer could not send for want of an API server travels
+in its termination message, and no stage may stay Running. Called by `attempts`, in every pass over an ended attempt, so
 that a late write of a dying pod is mended too. A pod's words are not trusted: what does not fit the API is dropped.
 """
 
@@ -20,7 +20,9 @@ from kubooth_operator.diagnose import Diagnosis
 from kubooth_operator.plan import Manifest
 from kubooth_operator.workload import Pod
 
-TRAINER_FIELDS = ("stages", "progress", "checkpoint", "identifier", "prior", "quality", "output", "report")
+TRAINER_FIELDS = (
+    "stages", "progress", "checkpoint", "identifier", "className", "prior", "quality", "output", "report",
+)  # fmt: skip
 MAX_LOG_LINES = 50
 MAX_LOG_LINE = 1024
 MAX_MESSAGE = 4096

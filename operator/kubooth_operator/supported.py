@@ -20,7 +20,6 @@ class _Gap:
 
 _GAPS = (
     _Gap("spec.method", lambda spec: f"method {spec.method}" if spec.method != "DreamBooth" else None),
-    _Gap("spec.subject.className", lambda spec: "className Auto" if spec.subject.class_name == "Auto" else None),
     _Gap("spec.training.optimizer", lambda spec: "AdamW8bit" if spec.training.optimizer == "AdamW8bit" else None),
 )
 

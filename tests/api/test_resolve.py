@@ -437,7 +437,6 @@ UNSUPPORTED = [
     ("lora", {"method": "LoRA"}, "spec.method: method LoRA"),
     ("textual-inversion", {"method": "TextualInversion"}, "spec.method: method TextualInversion"),
     ("e4t", {"method": "E4T"}, "spec.method: method E4T"),
-    ("class-auto", {"subject__className": "Auto"}, "spec.subject.className: className Auto"),
     ("8-bit", {"training__optimizer": "AdamW8bit"}, "spec.training.optimizer: AdamW8bit"),
 ]
 
@@ -455,6 +454,17 @@ def test_switching_those_off_explicitly_is_fine() -> None:
 
 
 ENCODERS = {"encoders": {"dino": "s3://models/dino/", "clip": "s3://models/clip/"}}
+
+
+def test_a_class_of_its_own_choice_needs_a_clip() -> None:
+    assert resolved(job(subject__className="Auto"), EVERYWHERE | ENCODERS).subject.class_name == "Auto"
+    dino = {"encoders": {"dino": "s3://models/dino/"}}
+    for runtime_spec in (EVERYWHERE, EVERYWHERE | dino):
+        (error,) = refused(job(subject__className="Auto"), runtime_spec)
+        assert error == (
+            "spec.subject.className: Auto needs a CLIP, and runtime default names no spec.encoders.clip: "
+            "name the class, such as dog"
+        )
 
 
 def test_without_encoders_nothing_is_measured() -> None:

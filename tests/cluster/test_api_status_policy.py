@@ -34,6 +34,7 @@ OF_THE_TRAINER: dict[str, Any] = {
     "progress": {"step": 10, "total": 800, "percent": 1.25, "updatedAt": TIME, "summary": "10/800 1%"},
     "checkpoint": {**URI, "step": 10, "time": TIME},
     "identifier": "sks",
+    "className": "dog",
     "prior": {"source": "Generated", "images": 200},
     "quality": {
         "verdict": "Accepted",

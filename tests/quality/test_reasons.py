@@ -14,6 +14,7 @@ from kubooth_trainer.acquire import Acquired
 from kubooth_trainer.config import TrainConfig
 from kubooth_trainer.distributed import World
 from kubooth_trainer.measure import appraise
+from kubooth_trainer.progress import Reporter
 from kubooth_trainer.quality import Quality
 
 ALONE = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))
@@ -27,7 +28,7 @@ def appraised(*, unmeasurable: str | None = None, folders: dict[str, Path] | Non
     acquired = SimpleNamespace(
         encoders=folders or {}, unmeasurable=unmeasurable, subject=SimpleNamespace(photos=())
     )  # what is left of it where nothing is measured
-    return appraise(config, cast(Acquired, acquired), [], world=ALONE, moved=lambda: None)
+    return appraise(config, cast(Acquired, acquired), [], world=ALONE, reporter=Reporter())
 
 
 REASONS = [

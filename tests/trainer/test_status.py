@@ -105,8 +105,8 @@ def test_before_anything_has_begun() -> None:
 
 
 def test_in_training() -> None:
-    status = told(InfoEvent(key="identifier", value="sks"), *train_to(640))
-    assert status["identifier"] == "sks"
+    status = told(InfoEvent(key="identifier", value="sks"), InfoEvent(key="className", value="dog"), *train_to(640))
+    assert (status["identifier"], status["className"]) == ("sks", "dog")
     assert {key: status["progress"][key] for key in ("step", "total", "percent", "summary", "eta", "etaSeconds")} == {
         "step": 640, "total": 800, "percent": 80.0, "summary": "640/800 80%", "eta": "3m10s", "etaSeconds": 190,
     }  # fmt: skip

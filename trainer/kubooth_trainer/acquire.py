@@ -14,14 +14,16 @@ import torch
 
 from kubooth_trainer.config import EncoderRole, TrainConfig, fill_prompt
 from kubooth_trainer.distributed import World
-from kubooth_trainer.encoders import check_encoder, load_encoders
+from kubooth_trainer.encoders import Encoders, check_encoder, load_encoders
 from kubooth_trainer.encoders.base import CONFIG
 from kubooth_trainer.errors import BadModelError, BadSubjectError, ConfigError
 from kubooth_trainer.families import INDEX, Family, check_model, wanted_files
 from kubooth_trainer.identifier import choose_identifier, judge_identifier
 from kubooth_trainer.loss import NoiseSchedule
 from kubooth_trainer.model_cache import ModelCache
+from kubooth_trainer.photo_check import Finding
 from kubooth_trainer.progress import Reporter
+from kubooth_trainer.recognition import AUTO, recognize, with_class
 from kubooth_trainer.single_file import check_single_file
 from kubooth_trainer.storage import Progress, Storage
 from kubooth_trainer.subject import LoadedSubject, load_photos, unpack_subject
@@ -31,6 +33,7 @@ from kubooth_trainer.subject import LoadedSubject, load_photos, unpack_subject
 class Acquired:
     """A model folder on this node, the checked photos, and the words for them.
 
+    `findings` are what is to be looked at in the photos; `class_name` is settled where the config says Auto;
     `instance_prompts` has one filled prompt per photo; `model_digest` is SHA-256 over the model's files; `encoders`
     are the folders to measure with; `unmeasurable` says why they cannot speak of these photos.
     """
@@ -39,6 +42,8 @@ class Acquired:
     model: Path
     model_digest: str
     subject: LoadedSubject
+    findings: tuple[Finding, ...]
+    class_name: str
     resolution: int
     identifier: str
     instance_prompts: list[str]
@@ -96,7 +101,12 @@ def acquire(config: TrainConfig, fetcher: Fetcher, reporter: Reporter) -> Acquir
     photos = _photos(config, fetcher, work)
     folder = unpack_subject(photos, work / f"unpacked-{fetcher.world.local_rank}")
     subject = load_photos(folder, resolution=resolution, captions=config.training.captions)
-    for finding in subject.findings:
+    loaded = load_encoders(encoders, config.evaluation.encoders, torch.device("cpu"))
+    unmeasurable = _unmeasurable(config, loaded, subject)
+    recognized = recognize(config, loaded, subject.photos, fetcher.world)
+    config = with_class(config, recognized.class_name)
+    findings = (*subject.findings, *recognized.findings)
+    for finding in findings:
         reporter.warn(finding.message)
     tokenizers = family.load_tokenizers(model)
     identifier = _identifier(config, tokenizers[0], reporter)
@@ -109,7 +119,6 @@ def acquire(config: TrainConfig, fetcher: Fetcher, reporter: Reporter) -> Acquir
         for photo in subject.photos
     ]
     _check_lengths(config, family, tokenizers, identifier, prompts)
-    unmeasurable = _unmeasurable(config, encoders, subject)
     if unmeasurable is not None and config.evaluation.gate is not None:
         reporter.warn(f"evaluation.gate cannot be judged: {unmeasurable}")
     acquired = Acquired(
@@ -117,6 +126,8 @@ def acquire(config: TrainConfig, fetcher: Fetcher, reporter: Reporter) -> Acquir
         model=model,
         model_digest=_model_digest(model, work / "model-digest.json"),
         subject=subject,
+        findings=findings,
+        class_name=config.subject.class_name,
         resolution=resolution,
         identifier=identifier,
         instance_prompts=prompts,
@@ -144,9 +155,11 @@ def _model(config: TrainConfig, fetcher: Fetcher, work: Path, reporter: Reporter
 
 
 def _encoders(config: TrainConfig, fetcher: Fetcher, work: Path, reporter: Reporter) -> dict[EncoderRole, Path]:
-    """The folders of the encoders, where anything is to be measured."""
+    """The folders of the encoders, where anything is to be measured; CLIP's also where it names the class."""
     storage, folders = fetcher.storage, {}
-    for role, uri in config.evaluation.encoders.items() if config.evaluation.metrics else ():
+    for role, uri in config.evaluation.encoders.items():
+        if not config.evaluation.metrics and not (role == "clip" and config.subject.class_name == AUTO):
+            continue
         names = [entry.name for entry in storage.list(uri)]
         about = storage.read_bytes(storage.join(uri, CONFIG)) if CONFIG in names else None
         wanted = check_encoder(role, uri, names, about)
@@ -154,10 +167,9 @@ def _encoders(config: TrainConfig, fetcher: Fetcher, work: Path, reporter: Repor
     return folders
 
 
-def _unmeasurable(config: TrainConfig, folders: dict[EncoderRole, Path], subject: LoadedSubject) -> str | None:
-    """Why the encoders say nothing of these photos. Raises BadModelError for a broken one, before time is spent."""
+def _unmeasurable(config: TrainConfig, encoders: Encoders, subject: LoadedSubject) -> str | None:
+    """Why the encoders say nothing of these photos."""
     gate = config.evaluation.gate
-    encoders = load_encoders(folders, config.evaluation.encoders, torch.device("cpu"))
     why = encoders.why_not([photo.image for photo in subject.photos])
     if why is not None and gate is not None and gate.action == "Fail":
         raise ConfigError(f"evaluation.gate: cannot be judged: {why}; leave the gate out, or use such a runtime")

@@ -64,8 +64,12 @@ def sample_comparisons(
     *,
     world: World,
     on_progress: Callable[[int], None],
-) -> None:
-    """Makes the missing pictures of both sides, spread over all ranks. Collective."""
+) -> int | None:
+    """Makes the missing pictures of both sides, spread over all ranks. Collective.
+
+    Returns the smallest portion in which a device had to make them for want of memory; None: whole batches.
+    """
+    portions: list[int] = []
     per_side = sum(len(comparison.before) for comparison in comparisons)
     for number, (side, folder) in enumerate((("before", subjects.base), ("after", subjects.trained))):
         pictures = [
@@ -87,7 +91,10 @@ def sample_comparisons(
             resolution=subjects.resolution,
             negative_prompt="",
         )
-        make_pictures(sampler, pictures, batch=BATCH, world=world, on_progress=_after(number * per_side, on_progress))
+        told = _after(number * per_side, on_progress)
+        portion = make_pictures(sampler, pictures, batch=BATCH, world=world, on_progress=told)
+        portions += [portion] if portion is not None else []
+    return min(portions, default=None)
 
 
 def _after(offset: int, on_progress: Callable[[int], None]) -> Callable[[int], None]:

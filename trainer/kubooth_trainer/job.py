@@ -7,6 +7,7 @@ Files shared by the ranks of a node are written by the node's first rank; collec
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from kubooth_trainer.acquire import Fetcher, acquire
 from kubooth_trainer.checkpoint import Checkpoints
@@ -18,6 +19,7 @@ from kubooth_trainer.model_cache import ModelCache
 from kubooth_trainer.plan import make_plan
 from kubooth_trainer.progress import Reporter, ResultEvent
 from kubooth_trainer.publish import Destination, Manifest, SameJobComplete, check_output
+from kubooth_trainer.recognition import with_class
 from kubooth_trainer.result import Finished
 from kubooth_trainer.single_file import SINGLE_FILE
 from kubooth_trainer.stages.evaluate import evaluate
@@ -63,6 +65,9 @@ def run_job(config: TrainConfig, world: World, reporter: Reporter, stop: StopFla
     _announce(setting)
     fetcher = Fetcher(storage=storage, world=world, on_progress=setting.transfer(), cache=_model_cache(setting))
     acquired = acquire(config, fetcher, reporter)
+    config = with_class(config, acquired.class_name)
+    setting = replace(setting, config=config)
+    reporter.info("className", acquired.class_name)
     reporter.info("identifier", acquired.identifier)
     class_images = make_class_images(setting, acquired, fetcher) if config.prior.enabled else []
     prepared = prepare(setting, acquired, class_images)
@@ -119,6 +124,7 @@ def _report_result(
             report=join(destination.uri, "report.html"),
             manifest=join(destination.uri, "manifest.json"),
             identifier=manifest.identifier,
+            class_name=str(manifest.config["subject"]["class_name"]),
             seconds=seconds,
             bytes=manifest.total_bytes,
             output=destination.uri,

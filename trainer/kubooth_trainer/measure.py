@@ -21,7 +21,9 @@ from kubooth_trainer.encoders import Encoders, ImageEncoder, PerceptualDistance,
 from kubooth_trainer.evaluate import Comparison
 from kubooth_trainer.gate import judge_quality
 from kubooth_trainer.metrics import Array, Estimate, mean_pairwise, mean_score, similarities, undefined
+from kubooth_trainer.progress import Reporter
 from kubooth_trainer.quality import TITLES, Figure, FigureName, Overfit, PromptFigure, Quality
+from kubooth_trainer.sampling import smallest_portion
 
 BATCH = 16  # pictures embedded at a time; part of what fixes the last bits
 
@@ -51,7 +53,7 @@ def appraise(
     comparisons: Sequence[Comparison],
     *,
     world: World,
-    moved: Callable[[], None],
+    reporter: Reporter,
 ) -> Quality:
     """The figures, why others are not there, and the gate's verdict. Collective."""
     evaluation = config.evaluation
@@ -60,7 +62,10 @@ def appraise(
         encoders = load_encoders(acquired.encoders, evaluation.encoders, world.device)
         photos = acquired.subject.photos
         subject = Subject(names=[photo.name for photo in photos], images=[photo.image for photo in photos])
-        quality = measure(evaluation, encoders, subject, comparisons, world=world, moved=moved)
+        quality = measure(evaluation, encoders, subject, comparisons, world=world, moved=reporter.moved)
+        portion = smallest_portion([encoder.portions for encoder in encoders.all()], world)
+        if portion is not None:
+            reporter.warn(f"Evaluate: for want of device memory, pictures were measured {portion} at a time")
     quality = replace(quality, absent=_absent(evaluation, acquired))
     if evaluation.gate is not None and evaluation.gate.metrics:
         quality = replace(quality, judgement=judge_quality(evaluation.gate, quality))

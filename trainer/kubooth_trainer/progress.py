@@ -92,7 +92,7 @@ class WarningEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class InfoEvent:
-    """A resolved fact worth showing: the identifier, the precision, the number of ranks."""
+    """A resolved fact worth showing: the identifier, the class noun, the precision, the number of ranks."""
 
     key: str
     value: str
@@ -129,6 +129,7 @@ class ResultEvent:
     identifier: str
     seconds: float
     bytes: int
+    class_name: str = ""  # what was trained with where the job says Auto
     output: str = ""  # URI of the folder that holds them all
     manifest_digest: str = ""  # SHA-256 (hex) of manifest.json
     type: str = "result"

@@ -96,13 +96,13 @@ def _timings(finished: Finished) -> dict[str, float]:
 
 def write_pages(finished: Finished, folder: Path) -> None:
     """Writes report.html, report.json, README.md (the model card) and evaluation.json into the output folder."""
-    subject = finished.acquired.subject
+    subject, findings = finished.acquired.subject, finished.acquired.findings
     data = ReportData(
         config=finished.config,
         identifier=finished.acquired.identifier,
         photos=[(photo.name, photo.image) for photo in subject.photos],
         photo_check=[
-            (photo.name, [finding.message for finding in subject.findings if photo.name in finding.photos])
+            (photo.name, [finding.message for finding in findings if photo.name in finding.photos])
             for photo in subject.photos
         ],
         comparisons=[

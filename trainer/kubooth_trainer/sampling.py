@@ -19,6 +19,7 @@ from kubooth_trainer.config import SamplerConfig
 from kubooth_trainer.distributed import World
 from kubooth_trainer.draws import generator_for
 from kubooth_trainer.families import Conditioning, Family, Parts
+from kubooth_trainer.portions import Portions
 
 SCHEDULERS = {
     "EulerAncestral": "EulerAncestralDiscreteScheduler",
@@ -131,12 +132,14 @@ class Sampler:
 
 def make_pictures(
     sampler: Sampler, pictures: Sequence[Picture], *, batch: int, world: World, on_progress: Callable[[int], None]
-) -> None:
+) -> int | None:
     """Makes what is missing of the pictures, spread over all ranks, as PNG files on every node. Collective.
 
     Batches are cut from the whole list, so that their composition never depends on what is missing or on the ranks.
-    `on_progress` gets the number of pictures that stand.
+    A rank whose device has not the memory for one goes on in portions of it. `on_progress` gets the number of pictures
+    that stand. Returns the smallest portion on any rank; None: whole batches.
     """
+    portions = Portions()
     batches = [pictures[start : start + batch] for start in range(0, len(pictures), batch)]
     whole = world.all_true([all(picture.path.exists() for picture in group) for group in batches])
     todo = [group for group, is_whole in zip(batches, whole, strict=True) if not is_whole]
@@ -145,7 +148,7 @@ def make_pictures(
     for start in range(0, len(todo), world.size):
         turn = todo[start : start + world.size]
         mine = turn[world.rank] if world.rank < len(turn) else []
-        images = sampler.sample([p.prompt for p in mine], [p.seed for p in mine]) if mine else None
+        images = portions.run(_sample_with(sampler), mine) if mine else None
         side = sampler.resolution
         padded = torch.zeros((batch, side, side, 3), dtype=torch.uint8)
         if images is not None:
@@ -157,6 +160,18 @@ def make_pictures(
             done += len(group)
         on_progress(done)
     world.barrier()
+    return smallest_portion([portions], world)
+
+
+def smallest_portion(portions: Sequence[Portions], world: World) -> int | None:
+    """The smallest on any rank; None where none was halved. Collective."""
+    mine = [each.size for each in portions if each.size is not None]
+    sizes = [int(size) for size in world.gather(torch.tensor(min(mine, default=0)))]
+    return min((size for size in sizes if size), default=None)
+
+
+def _sample_with(sampler: Sampler) -> Callable[[Sequence[Picture]], torch.Tensor]:
+    return lambda group: sampler.sample([each.prompt for each in group], [each.seed for each in group])
 
 
 def write_png(path: Path, image: torch.Tensor) -> None:

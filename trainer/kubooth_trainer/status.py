@@ -1,9 +1,9 @@
 """The trainer's part of a job's status, kept whole and delivered without ever holding up training.
 
 A sink of `progress`, made by `main` on rank 0. It folds events into the fields that the trainer owns (stages,
-progress, checkpoint, identifier, prior, quality, output, report; names as in the CRD) and hands the newest state to
-outlets: a file for the launcher, which puts it into the termination message, and on a cluster the job's status, by
-server-side apply. A dead API server costs freshness and nothing else.
+progress, checkpoint, identifier, className, prior, quality, output, report; names as in the CRD) and hands the newest
+state to outlets: a file for the launcher, which puts it into the termination message, and on a cluster the job's
+status, by server-side apply. A dead API server costs freshness and nothing else.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ class _State:
     progress: ProgressEvent | None = None
     checkpoint: CheckpointEvent | ResumedEvent | None = None
     identifier: str | None = None
+    class_name: str | None = None
     prior: PriorEvent | None = None
     quality: QualityEvent | None = None
     result: ResultEvent | None = None
@@ -93,6 +94,8 @@ class _State:
                 self.checkpoint = event
             case InfoEvent() if event.key == "identifier":
                 self.identifier = event.value[:64]
+            case InfoEvent() if event.key == "className":
+                self.class_name = event.value[:64]
             case PriorEvent():
                 self.prior = event
             case QualityEvent():
@@ -101,6 +104,7 @@ class _State:
             case ResultEvent():
                 self.result = event
                 self.identifier = event.identifier[:64]
+                self.class_name = event.class_name[:64] or self.class_name
                 return True
         return False
 
@@ -110,6 +114,7 @@ class _State:
             "stages": [_stage(event) for event in self.stages.values()],
             "progress": self._progress(),
             "identifier": self.identifier,
+            "className": self.class_name,
         }
         if self.checkpoint is not None:
             saved = self.checkpoint

@@ -129,7 +129,8 @@ class SubjectSpec(SubjectDefaults):
         "relative file:photos/ is taken from the manifest's folder by `kubooth run`."
     )
     class_name: Annotated[str, Field(min_length=1, max_length=64)] = required(
-        "The noun for the subject's kind, such as dog: what the model already knows of it is built upon."
+        "The noun for the subject's kind, such as dog: what the model already knows of it is built upon. Auto takes "
+        "the noun that fits the photos best, by the CLIP of the runtime (spec.encoders.clip)."
     )
     identifier: Annotated[str, Field(max_length=64)] | None = setting(
         "The word that will stand for the subject. Best left out.",

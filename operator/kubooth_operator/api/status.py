@@ -2,7 +2,7 @@
 
 Operator: phase, reason, message, conditions, observedGeneration, startTime, completionTime, attempts, restarts,
 attempt, activeSeconds, deviceSeconds, failure, runtimeSnapshot, resolved. Trainer (rank 0, its own field manager,
-always its whole set): stages, progress, checkpoint, identifier, prior, quality, output, report.
+always its whole set): stages, progress, checkpoint, identifier, className, prior, quality, output, report.
 """
 
 from __future__ import annotations
@@ -178,6 +178,9 @@ class JobStatus(Observed):
     observed_generation: Count | None = Field(default=None, description="Generation of the spec that was acted upon.")
     identifier: Annotated[str, Field(max_length=64)] | None = Field(
         default=None, description="The word that stands for the subject."
+    )
+    class_name: Annotated[str, Field(max_length=64)] | None = Field(
+        default=None, description="The class noun that is trained with; chosen where spec.subject.className is Auto."
     )
     stages: Annotated[tuple[StageStatus, ...], Field(max_length=6)] | None = Field(
         default=None,

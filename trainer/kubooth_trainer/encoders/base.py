@@ -35,7 +35,10 @@ class ImageEncoder(Protocol):
 
 
 class PairEncoder(ImageEncoder, Protocol):
-    """An image encoder with a text tower in the same space."""
+    """An image encoder with a text tower in the same space. `scale` makes logits of cosines, as it was trained."""
+
+    @property
+    def scale(self) -> float: ...
 
     def read(self, texts: Sequence[str]) -> torch.Tensor:
         """Texts to float32 [n, width] on the CPU. A text longer than the encoder reads is cut."""

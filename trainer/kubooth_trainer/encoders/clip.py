@@ -12,6 +12,7 @@ from kubooth_trainer.encoders.base import digest, pretrained
 from kubooth_trainer.encoders.domain import Domain, load_domain
 from kubooth_trainer.encoders.pictures import clip_transform
 from kubooth_trainer.errors import BadModelError
+from kubooth_trainer.portions import Portions
 from kubooth_trainer.quality import EncoderFacts
 
 
@@ -29,8 +30,10 @@ class Clip:
         vision, text = self._model.config.vision_config, self._model.config.text_config
         self._length = int(text.max_position_embeddings)
         self._device = device
+        self.portions = Portions()
         self._transform = clip_transform(int(vision.image_size))
         self.width = int(self._model.config.projection_dim)
+        self.scale = float(self._model.logit_scale.exp())
         self.domain: Domain | None = load_domain(folder, field)
         self.facts = EncoderFacts(
             role="clip",
@@ -42,8 +45,11 @@ class Clip:
             domain=self.domain.name if self.domain else "",
         )
 
-    @torch.inference_mode()
     def embed(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        return self.portions.run(self._embed, images)
+
+    @torch.inference_mode()
+    def _embed(self, images: Sequence[Image.Image]) -> torch.Tensor:
         states = self._model.vision_model(pixel_values=self._transform(images).to(self._device)).pooler_output
         return self._model.visual_projection(states).float().cpu()  # type: ignore[no-any-return]
 

@@ -1,6 +1,7 @@
 """For which pictures an encoder speaks. One that was trained on drawn scenes says nothing about photos.
 
-An encoder of a narrow domain has two files more in its folder: `domain.json` with a name and a description, and
+An encoder of a narrow domain has two files more in its folder: `domain.json` with a name, a description and, for one
+that reads texts, `classes`, the nouns that it knows, and
 `domain.safetensors` with statistics of the texture of its pictures, by which pictures of another kind are told: an
 embedding cannot tell them, since it was trained to leave out what is common to all. An encoder without `domain.json`
 speaks for photos in general.
@@ -29,10 +30,14 @@ _PLAIN = Transform(resize=SIDE, crop=SIDE, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 
 
 @dataclass(frozen=True, kw_only=True)
 class Domain:
-    """`mean` [18] and `whitening` [18, 18] bring a typical picture's distance to 1; `bound` is the largest allowed."""
+    """`mean` [18] and `whitening` [18, 18] bring a typical picture's distance to 1; `bound` is the largest allowed.
+
+    `classes` are the nouns that its texts know; none: it does not say.
+    """
 
     name: str
     description: str
+    classes: tuple[str, ...]
     statistics: Mapping[str, torch.Tensor]
 
     def distances(self, images: Sequence[Image.Image]) -> torch.Tensor:
@@ -69,6 +74,11 @@ def load_domain(folder: Path, field: str) -> Domain | None:
     try:
         said, found = json.loads((folder / DOMAIN).read_text()), load_file(folder / STATISTICS)
         statistics = {name: found[name].float() for name in ("mean", "whitening", "bound")}
-        return Domain(name=str(said["name"]), description=str(said["description"]), statistics=statistics)
+        return Domain(
+            name=str(said["name"]),
+            description=str(said["description"]),
+            classes=tuple(map(str, said.get("classes", ()))),
+            statistics=statistics,
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadModelError(f"{field}: {DOMAIN} or {STATISTICS} is damaged: {error}") from error

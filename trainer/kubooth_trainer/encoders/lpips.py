@@ -8,6 +8,7 @@ Features of each of five layers are scaled to unit length over channels; squared
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from kubooth_trainer.encoders.base import WEIGHTS, digest
 from kubooth_trainer.encoders.domain import Domain, load_domain
 from kubooth_trainer.encoders.pictures import to_unit_range
 from kubooth_trainer.errors import BadModelError
+from kubooth_trainer.portions import Portions
 from kubooth_trainer.quality import EncoderFacts
 
 SHIFT = (-0.030, -0.088, -0.188)
@@ -36,6 +38,7 @@ class Lpips:
         tensors = load_file(folder / WEIGHTS)
         self._weights = {name: tensors[name].float().to(device) for name in _checked(tensors, field)}
         self._device = device
+        self.portions = Portions()
         self.domain: Domain | None = load_domain(folder, field)
         widths = ", ".join(str(self._weights[_convolution(layer, "weight")].shape[0]) for layer in range(len(LAYERS)))
         self.facts = EncoderFacts(
@@ -47,8 +50,30 @@ class Lpips:
             domain=self.domain.name if self.domain else "",
         )
 
-    @torch.inference_mode()
     def distances(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        while True:
+            try:
+                return self._in_portions(images)
+            except torch.OutOfMemoryError:
+                most = min(self.portions.size or len(images), len(images))
+                if most <= 2:
+                    raise
+            self.portions.halve(max(most, 4))  # a distance takes two pictures
+
+    def _in_portions(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """Of every two blocks of half a portion, so that no more than a portion is on the device."""
+        most = self.portions.size or len(images)
+        if len(images) <= most:
+            return self._distances(images)
+        result = torch.zeros(len(images), len(images))
+        blocks = torch.arange(len(images)).split(most // 2)
+        for one, other in combinations(blocks, 2):
+            both = torch.cat([one, other])
+            result[both[:, None], both] = self._distances([images[index] for index in both.tolist()])
+        return result
+
+    @torch.inference_mode()
+    def _distances(self, images: Sequence[Image.Image]) -> torch.Tensor:
         maps = self._features(to_unit_range(images).to(self._device))
         result = torch.zeros(len(images), len(images), device=self._device)
         for first in range(len(images) - 1):

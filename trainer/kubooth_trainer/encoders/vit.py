@@ -11,6 +11,7 @@ from PIL import Image
 from kubooth_trainer.encoders.base import digest, pretrained
 from kubooth_trainer.encoders.domain import Domain, load_domain
 from kubooth_trainer.encoders.pictures import dino_transform
+from kubooth_trainer.portions import Portions
 from kubooth_trainer.quality import EncoderFacts
 
 
@@ -23,6 +24,7 @@ class Dino:
         self._model = pretrained(ViTModel, folder, field, device, add_pooling_layer=False)
         config = self._model.config
         self._device = device
+        self.portions = Portions()
         self._transform = dino_transform(int(config.image_size))
         self.width = int(config.hidden_size)
         self.domain: Domain | None = load_domain(folder, field)
@@ -35,7 +37,10 @@ class Dino:
             domain=self.domain.name if self.domain else "",
         )
 
-    @torch.inference_mode()
     def embed(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        return self.portions.run(self._embed, images)
+
+    @torch.inference_mode()
+    def _embed(self, images: Sequence[Image.Image]) -> torch.Tensor:
         states = self._model(pixel_values=self._transform(images).to(self._device)).last_hidden_state
         return states[:, 0].float().cpu()  # type: ignore[no-any-return]

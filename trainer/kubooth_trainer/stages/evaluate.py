@@ -28,7 +28,7 @@ def evaluate(setting: Setting, acquired: Acquired, trained: Checkpoint) -> tuple
     comparisons = plan_comparisons(config, acquired.identifier, setting.work / "evaluation" / key[:16])
     total = 2 * sum(len(comparison.before) for comparison in comparisons)
     reporter.begin("Evaluate", total=total, unit="images")
-    sample_comparisons(
+    portion = sample_comparisons(
         config,
         setting.plan,
         Subjects(family=acquired.family, base=acquired.model, trained=model, resolution=acquired.resolution),
@@ -36,7 +36,9 @@ def evaluate(setting: Setting, acquired: Acquired, trained: Checkpoint) -> tuple
         world=world,
         on_progress=setting.progress("Evaluate"),
     )
-    quality = appraise(config, acquired, comparisons, world=world, moved=reporter.moved)
+    if portion is not None:
+        reporter.warn(f"Evaluate: for want of device memory, pictures were sampled {portion} at a time")
+    quality = appraise(config, acquired, comparisons, world=world, reporter=reporter)
     reporter.end("Evaluate")
     return comparisons, quality
 

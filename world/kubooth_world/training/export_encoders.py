@@ -18,6 +18,7 @@ from kubooth_world.render import SIZE, render
 from kubooth_world.scene import sample_instance, sample_scene
 from kubooth_world.training.encoders import build_clip
 from kubooth_world.training.loop import load_average
+from kubooth_world.vocabulary import CLASSES
 
 INSTANCES: Final = 240
 SIZES: Final = (64, 128, 256, 512)
@@ -72,6 +73,6 @@ def statistics() -> dict[str, Tensor]:
 
 
 def _save_domain(target: Path, found: dict[str, Tensor]) -> None:
-    said = {"name": measuring.DOMAIN, "description": measuring.DOMAIN_TEXT}
+    said = {"name": measuring.DOMAIN, "description": measuring.DOMAIN_TEXT, "classes": CLASSES}
     (target / "domain.json").write_text(json.dumps(said, indent=2) + "\n")
     save_file({name: tensor.contiguous() for name, tensor in found.items()}, target / "domain.safetensors")
