@@ -116,3 +116,32 @@ def test_without_encoders_the_page_says_why_there_are_no_figures(data: MakeData)
     page = Page(render_report(data()))
     assert "Nothing was measured: the runtime names no encoders." in page.words
     assert "Likeness to the subject" not in page.words
+
+
+def test_the_leak_is_the_part_of_the_gain_that_the_class_shows_too() -> None:
+    learned = figure("Dino", 0.3, 0.7)
+    leaking = Quality(figures=(learned, figure("Pres", 0.3, 0.5)))
+    assert leaking.leak == pytest.approx(0.5)
+    assert leaking.flat()["Leak"] == pytest.approx(0.5)
+    assert '"leak": 0.5' in leaking.to_json()
+    assert quality_shown(leaking, class_name="dog").cards[1].sentence == (
+        "Any dog has drifted towards yours, by 50% of the likeness that was gained."
+    )
+    assert Quality(figures=(learned, figure("Pres", 0.5, 0.3))).leak == 0.0
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        (figure("Pres", 0.3, 0.5),),
+        (figure("Dino", 0.3, 0.7),),
+        (figure("Dino", 0.30, 0.32), figure("Pres", 0.3, 0.5)),
+        (figure("Dino", 0.7, 0.3), figure("Pres", 0.3, 0.5)),
+    ],
+    ids=["no identity", "no drift", "perhaps not learned", "unlearned"],
+)
+def test_no_leak_is_told_where_nothing_was_surely_learned(figures: tuple[Figure, ...]) -> None:
+    quality = Quality(figures=figures)
+    assert quality.leak is None
+    assert "Leak" not in quality.flat()
+    assert "%" not in quality_shown(quality, class_name="dog").cards[-1].sentence

@@ -86,6 +86,19 @@ class Quality:
     def figure(self, name: FigureName) -> Figure | None:
         return next((figure for figure in self.figures if figure.name == name), None)
 
+    @property
+    def leak(self) -> float | None:
+        """The part of the gained likeness that the class noun alone brings up: 0 none, 1 all of it.
+
+        Change of Pres by change of Dino. None where either was not measured, or where Dino did not surely rise.
+        """
+        learned, drifted = self.figure("Dino"), self.figure("Pres")
+        if learned is None or drifted is None or drifted.change.value is None:
+            return None
+        if learned.change.value is None or learned.change.low is None or learned.change.low <= 0:
+            return None
+        return max(0.0, drifted.change.value) / learned.change.value
+
     def flat(self) -> dict[str, float]:
         """Every defined value by a name such as `Dino.after`: for manifests and tables."""
         values: dict[str, float | None] = {}
@@ -98,8 +111,9 @@ class Quality:
             }
         if self.overfit is not None:
             values["Overfit.after"] = self.overfit.after.value
+        values["Leak"] = self.leak
         return {name: round(value, 6) for name, value in values.items() if value is not None}
 
     def to_json(self) -> str:
-        facts: dict[str, Any] = asdict(self)
+        facts: dict[str, Any] = asdict(self) | {"leak": self.leak}
         return json.dumps(facts, indent=2, allow_nan=False) + "\n"

@@ -51,7 +51,7 @@ class QualityShown:
 
 
 def quality_shown(quality: Quality, *, class_name: str) -> QualityShown:
-    cards = [_card(figure, class_name) for figure in quality.figures]
+    cards = [_card(figure, class_name, quality.leak) for figure in quality.figures]
     if quality.overfit is not None:
         cards.append(_overfit_card(quality.overfit))
     judgement = quality.judgement
@@ -69,7 +69,7 @@ def quality_shown(quality: Quality, *, class_name: str) -> QualityShown:
     )
 
 
-def _card(figure: Figure, class_name: str) -> Card:
+def _card(figure: Figure, class_name: str, leak: float | None) -> Card:
     plain = {
         "Dino": "Likeness to the subject",
         "ClipI": "Likeness in kind",
@@ -85,14 +85,14 @@ def _card(figure: Figure, class_name: str) -> Card:
     return Card(
         name=plain[figure.name],
         metric=TITLES[figure.name],
-        sentence=_sentence(figure, class_name),
+        sentence=_sentence(figure, class_name, leak),
         marks=tuple(mark for mark in marks if mark is not None),
         rows=tuple((each.prompt, shown(each.before), shown(each.after)) for each in figure.prompts),
         note="; ".join(notes),
     )
 
 
-def _sentence(figure: Figure, class_name: str) -> str:
+def _sentence(figure: Figure, class_name: str, leak: float | None) -> str:
     if figure.change.value is None:
         return f"Not measured: {figure.change.note}."
     rose, fell = _is_surely(figure.change)
@@ -114,7 +114,7 @@ def _sentence(figure: Figure, class_name: str) -> str:
             "The pictures follow their prompts about as well as before.",
         ),
         "Pres": word(
-            f"Any {class_name} has drifted towards yours.",
+            f"Any {class_name} has drifted towards yours{'' if leak is None else _leaked(leak)}.",
             f"Any {class_name} has not drifted towards yours: it is farther from the photos than before.",
             f"Any {class_name} stays where it was: no drift towards yours can be told.",
         ),
@@ -130,6 +130,10 @@ def _sentence(figure: Figure, class_name: str) -> str:
         ),
     }
     return sentences[figure.name]
+
+
+def _leaked(leak: float) -> str:
+    return f", by {leak:.0%} of the likeness that was gained"
 
 
 def _is_surely(change: Estimate) -> tuple[bool, bool]:

@@ -66,7 +66,8 @@ class Lpips:
         if len(images) <= most:
             return self._distances(images)
         result = torch.zeros(len(images), len(images))
-        blocks = torch.arange(len(images)).split(most // 2)
+        half = most // 2
+        blocks = [torch.arange(start, min(start + half, len(images))) for start in range(0, len(images), half)]
         for one, other in combinations(blocks, 2):
             both = torch.cat([one, other])
             result[both[:, None], both] = self._distances([images[index] for index in both.tolist()])
