@@ -62,6 +62,7 @@ _HELM = "helm.sh/helm/v4"
 _HELM_STAMP = f"-X {_HELM}/internal/version.version=v{{version}}"
 _PROMETHEUS = "github.com/prometheus/prometheus"
 _KUBECONFORM = "github.com/yannh/kubeconform"
+_KUBE_SCORE = "github.com/zegl/kube-score"
 CLUSTER: Final = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
 PROGRAMS: Final = {
     "versitygw": Program(folder="versitygw", module=_VERSITYGW, package=f"{_VERSITYGW}/cmd/versitygw"),
@@ -74,6 +75,7 @@ PROGRAMS: Final = {
         tags="remove_all_sd",  # without the clients of all clouds, which are most of what there is to compile
     ),
     "kubeconform": Program(folder="kubeconform", module=_KUBECONFORM, package=f"{_KUBECONFORM}/cmd/kubeconform"),
+    "kube-score": Program(folder="kubescore", module=_KUBE_SCORE, package=f"{_KUBE_SCORE}/cmd/kube-score"),
 } | {command: _of_kubernetes(command) for command in CLUSTER if command != "etcd"}
 
 

@@ -174,6 +174,52 @@ def test_kubeconform_finds_nothing(helm: Helm, kubeconform: list[str], name: str
     assert "additional properties 'automountToken' not allowed" in done.stdout, "it finds what is wrong"
 
 
+NOT_FOLLOWED = {
+    "container-image-pull-policy": "Tags are not moved and digests cannot be: Always would only add a dependence.",
+    "container-security-context-user-group-id": "1000 is the user of the image; the pod is restricted, mounts nothing.",
+    "deployment-has-host-podantiaffinity": "A topology spread does the same and can be met on one node.",
+}
+"""Advice of kube-score that the chart does not follow, by the check's name, and why."""
+NOT_FOLLOWED_BY = {
+    (
+        "pod-networkpolicy",
+        "kubooth-operator",
+    ): "Egress is closed by a value: the API server's port differs. minimal: off.",
+    ("pod-networkpolicy", "kubooth-test"): "It listens on nothing, and lives for seconds.",
+    ("networkpolicy-targets-pod", "kubooth-trainers"): "Trainers are made by the operator, in the namespaces of jobs.",
+    ("deployment-replicas", "kubooth-operator"): "minimal asks for one.",
+}
+"""Of one object only."""
+
+
+@pytest.fixture(scope="module")
+def kube_score(request: pytest.FixtureRequest) -> list[str]:
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        program = gobuild.programs("kube-score")["kube-score"]
+    no_cpu_limit = "--ignore-container-cpu-limit"  # it would slow the Lease's renewal; the request gives the share
+    return [str(program), "score", no_cpu_limit, "--kubernetes-version", "v1.30", "--output-format", "json", "-"]
+
+
+def advice(command: list[str], rendered: str) -> set[tuple[str, str]]:
+    """(check, name of the object) of each that is below full marks."""
+    done = subprocess.run(command, input=rendered, capture_output=True, text=True)
+    assert done.returncode in (0, 1), done.stderr
+    return {
+        (check["check"]["id"], scored["object_meta"]["name"])
+        for scored in json.loads(done.stdout)
+        for check in scored["checks"]
+        if not check["skipped"] and check["grade"] < 10
+    }
+
+
+def test_kube_score_finds_nothing_but_what_is_meant(helm: Helm, kube_score: list[str]) -> None:
+    found = set().union(*(advice(kube_score, render(helm, name)) for name in SETS))
+    assert {each for each in found if each[0] not in NOT_FOLLOWED} == set(NOT_FOLLOWED_BY)
+    assert {check for check, _ in found} >= set(NOT_FOLLOWED), "an exception that is needed no more"
+    wrong = render(helm, "defaults").replace("readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false")
+    assert ("container-security-context-readonlyrootfilesystem", "kubooth-operator") in advice(kube_score, wrong)
+
+
 @pytest.mark.parametrize("name", SETS)
 def test_every_pod_is_restricted_and_bounded(helm: Helm, name: str) -> None:
     pods = list(pod_specs(manifests(helm, name)))
