@@ -299,6 +299,22 @@ class _Resolution:
             "metrics": metrics,
             "encoders": encoders,
             "gate": gate if gate.metrics else None,
+            "best_checkpoint": self._best_checkpoint(measurable),
+        }
+
+    def _best_checkpoint(self, measurable: tuple[Metric, ...]) -> dict[str, Any] | None:
+        asked, steps = self.spec.evaluation.best_checkpoint, self.spec.training.steps or 0
+        path = "spec.evaluation.bestCheckpoint.everySteps"
+        if asked.every_steps is None:
+            return None
+        if asked.every_steps >= steps:
+            self._fail(path, f"must be less than training.steps, {steps}: there would be nothing to choose from")
+        if "Dino" not in measurable:
+            self._lacks_encoder(path, "Dino")
+        prompts = asked.prompts or ()
+        return {
+            **asked.model_dump(),
+            "prompts": prompts if any("{identifier}" not in each for each in prompts) else (*prompts, CLASS_PROMPT),
         }
 
     def _lacks_encoder(self, path: str, metric: Metric) -> None:

@@ -155,6 +155,8 @@ BAD_JOBS = [
     BadSpec("decay-alone", {"spec.training.ema.decay": 0.99}, "spec.training.ema", "decay is given without enabled: say enabled: true (or false) beside it", "rule"),
     BadSpec("prompts-and-pack", {"spec.evaluation.prompts": ["a {class}"], "spec.evaluation.promptPack": "Art"}, "spec.evaluation", "give prompts or promptPack, not both", "rule"),
     BadSpec("prompt-without-words", {"spec.evaluation.prompts": ["a {class}", "a dog"]}, "spec.evaluation.prompts", "every prompt must hold {identifier} or {class}", "rule"),
+    BadSpec("best-without-identifier", {"spec.evaluation.bestCheckpoint.prompts": ["a {class}"]}, "spec.evaluation.bestCheckpoint.prompts", "one prompt at least must hold {identifier}", "rule"),
+    BadSpec("best-without-words", {"spec.evaluation.bestCheckpoint.prompts": ["a {identifier}", "a dog"]}, "spec.evaluation.bestCheckpoint.prompts", "every prompt must hold {identifier} or {class}", "rule"),
 ]  # fmt: skip
 
 RUNTIME: Literal["PersonalizationRuntime"] = "PersonalizationRuntime"

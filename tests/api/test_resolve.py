@@ -486,7 +486,33 @@ def test_a_gate_has_its_figures_measured_whatever_metrics_says() -> None:
     assert evaluation.gate is not None and evaluation.gate.action == "Warn"
 
 
+def test_the_best_state_is_looked_for_where_it_is_asked_for() -> None:
+    assert resolved(job(), ENCODERS).evaluation.best_checkpoint is None
+    spec = job(training__steps=250, evaluation__bestCheckpoint={"everySteps": 100, "earlyStop": True})
+    best = resolved(spec, ENCODERS).evaluation.best_checkpoint
+    assert best is not None and best.steps_of(250) == [100, 200, 250] and best.early_stop
+    assert "a photo of a {class}" in best.prompts
+    own = {"everySteps": 125, "prompts": ["a {identifier}"]}
+    best = resolved(job(training__steps=250, evaluation__bestCheckpoint=own), ENCODERS).evaluation.best_checkpoint
+    assert best is not None and best.prompts == ("a {identifier}", "a photo of a {class}")
+    assert best.steps_of(250) == [125, 250]
+
+
+def test_with_one_state_there_is_nothing_to_choose_from() -> None:
+    (error,) = refused(job(training__steps=100, evaluation__bestCheckpoint={"everySteps": 100}), ENCODERS)
+    assert error == (
+        "spec.evaluation.bestCheckpoint.everySteps: must be less than training.steps, 100: there would be nothing to "
+        "choose from"
+    )
+
+
 LACKING = [
+    (
+        "best state",
+        {"evaluation__bestCheckpoint": {"everySteps": 10}},
+        "spec.evaluation.bestCheckpoint.everySteps: Dino cannot",
+        "dino",
+    ),
     ("metric", {"evaluation__metrics": ["Dino", "Div"]}, "spec.evaluation.metrics: Div cannot", "lpips"),
     ("gain", {"evaluation__gate": {"identityGain": 0.1}}, "spec.evaluation.gate.identityGain: Dino cannot", "dino"),
     ("drift", {"evaluation__gate": {"maxClassDrift": 0.1}}, "spec.evaluation.gate.maxClassDrift: Pres cannot", "dino"),

@@ -23,6 +23,7 @@ EVALUATION = EvaluationConfig(
     metrics=("Dino", "ClipI", "ClipT", "Pres", "Div"),
     encoders={},
     gate=None,
+    best_checkpoint=None,
 )
 
 

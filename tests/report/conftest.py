@@ -78,6 +78,7 @@ CONFIG: dict[str, Any] = {
         "metrics": [],
         "encoders": {},
         "gate": None,
+        "best_checkpoint": None,
     },
     "output": {"uri": "s3://models/personalized/rex/", "format": "Diffusers", "overwrite": False},
     "storage": {"endpoint": None, "region": None},

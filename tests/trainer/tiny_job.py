@@ -74,6 +74,7 @@ def config_dict(model: Path, photos: Path, folder: Path, **overrides: Any) -> di
             "metrics": [],
             "encoders": {},
             "gate": None,
+            "best_checkpoint": None,
         },
         "output": {"uri": (folder / "output").as_uri(), "format": "Diffusers", "overwrite": False},
         "storage": {"endpoint": None, "region": None},

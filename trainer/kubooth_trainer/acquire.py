@@ -157,8 +157,9 @@ def _model(config: TrainConfig, fetcher: Fetcher, work: Path, reporter: Reporter
 def _encoders(config: TrainConfig, fetcher: Fetcher, work: Path, reporter: Reporter) -> dict[EncoderRole, Path]:
     """The folders of the encoders, where anything is to be measured; CLIP's also where it names the class."""
     storage, folders = fetcher.storage, {}
+    needed = config.evaluation.metrics or config.evaluation.best_checkpoint
     for role, uri in config.evaluation.encoders.items():
-        if not config.evaluation.metrics and not (role == "clip" and config.subject.class_name == AUTO):
+        if not needed and not (role == "clip" and config.subject.class_name == AUTO):
             continue
         names = [entry.name for entry in storage.list(uri)]
         about = storage.read_bytes(storage.join(uri, CONFIG)) if CONFIG in names else None
@@ -217,6 +218,11 @@ def _check_lengths(
     named += [
         (f"evaluation.prompts[{number}]", filled(prompt)) for number, prompt in enumerate(config.evaluation.prompts)
     ]
+    if config.evaluation.best_checkpoint is not None:
+        prompts = config.evaluation.best_checkpoint.prompts
+        named += [
+            (f"evaluation.bestCheckpoint.prompts[{number}]", filled(prompt)) for number, prompt in enumerate(prompts)
+        ]
     for field, prompt in named:
         count = family.too_long(tokenizers, prompt)
         if count is not None:

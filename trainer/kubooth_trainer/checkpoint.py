@@ -113,12 +113,24 @@ class Checkpoints:
         self._writer.raise_error()
         return self._writer.take_saved()
 
+    def keep_step(self, step: int) -> None:
+        """Keeps what was saved after `step` steps, however many newer ones there will be; of one step at a time."""
+        self._writer.kept_step = step
+
     def newest(self, warn: Callable[[str], None]) -> Checkpoint | None:
         """The newest whole checkpoint of this identity, on this machine; a damaged one is said and passed over.
 
         Collective: every rank looks at the same candidates in the same order, and all agree on each.
         """
-        for step, name in whole_checkpoints(self._storage, self._config.uri):
+        return self._first_good(whole_checkpoints(self._storage, self._config.uri), warn)
+
+    def at(self, step: int, warn: Callable[[str], None]) -> Checkpoint | None:
+        """The same of what was saved after exactly `step` steps. Collective."""
+        found = whole_checkpoints(self._storage, self._config.uri)
+        return self._first_good([each for each in found if each[0] == step], warn)
+
+    def _first_good(self, found: Iterable[tuple[int, str]], warn: Callable[[str], None]) -> Checkpoint | None:
+        for step, name in found:
             uri = self._storage.join(self._config.uri, name)
             problem, manifest = self._judge(uri)
             folder = self._scratch

@@ -60,6 +60,7 @@ class CheckpointWriter:
         self._identity = identity
         self._scratch = scratch
         self._moved = moved
+        self.kept_step: int | None = None  # of a checkpoint that stays although it is not among the newest
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._saved: SimpleQueue[Saved] = SimpleQueue()
@@ -140,7 +141,9 @@ class CheckpointWriter:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _drop_old(self) -> None:
-        for _, name in whole_checkpoints(self._storage, self._config.uri)[self._config.keep :]:
+        for step, name in whole_checkpoints(self._storage, self._config.uri)[self._config.keep :]:
+            if step == self.kept_step:
+                continue
             uri = self._storage.join(self._config.uri, name)
             require_claim(self._claim)
             self._storage.delete([self._storage.join(uri, MANIFEST)])

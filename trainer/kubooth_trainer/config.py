@@ -163,6 +163,19 @@ class GateConfig(Frozen):
         return tuple(metric for metric, threshold in thresholds.items() if threshold is not None)
 
 
+class BestCheckpointConfig(Frozen):
+    """States of the training that are measured on the way; the best becomes the result."""
+
+    every_steps: int
+    prompts: tuple[str, ...]
+    images_per_prompt: int
+    early_stop: bool
+
+    def steps_of(self, last: int) -> list[int]:
+        """After which steps, of `last` in all."""
+        return [*range(self.every_steps, last, self.every_steps), last]
+
+
 class EvaluationConfig(Frozen):
     """Which pictures are sampled before and after, with equal seeds, and what is measured on them."""
 
@@ -172,6 +185,7 @@ class EvaluationConfig(Frozen):
     metrics: tuple[Metric, ...]
     encoders: dict[EncoderRole, str]  # URIs of folders in Hugging Face layout, safetensors only
     gate: GateConfig | None
+    best_checkpoint: BestCheckpointConfig | None
 
 
 class OutputConfig(Frozen):
@@ -254,7 +268,8 @@ class TrainConfig(Frozen):
     def digest(self) -> str:
         """SHA-256 (hex) over what decides the trained weights: equal digests may resume each other.
 
-        Leaves out where things are kept, how work is spread over devices, what is evaluated, names and deadlines.
+        Leaves out where things are kept, how work is spread over devices, what is measured of the
+        result, names and deadlines.
         """
         decisive = self.model_dump(
             mode="json",
@@ -262,7 +277,7 @@ class TrainConfig(Frozen):
                 "job": True,
                 "parallelism": True,
                 "checkpoints": True,
-                "evaluation": True,
+                "evaluation": set(EvaluationConfig.model_fields) - {"best_checkpoint"},
                 "output": True,
                 "storage": True,
                 "tracking": True,

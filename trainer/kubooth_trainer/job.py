@@ -25,6 +25,7 @@ from kubooth_trainer.single_file import SINGLE_FILE
 from kubooth_trainer.stages.evaluate import evaluate
 from kubooth_trainer.stages.prepare import prepare
 from kubooth_trainer.stages.prior import make_class_images
+from kubooth_trainer.stages.select import make_prober
 from kubooth_trainer.stages.setting import Setting
 from kubooth_trainer.stages.train import train_model
 from kubooth_trainer.stages.upload import tell_quality, upload
@@ -79,8 +80,9 @@ def run_job(config: TrainConfig, world: World, reporter: Reporter, stop: StopFla
         world=world,
         moved=reporter.moved,
     )
-    trained, facts = train_model(setting, acquired, prepared, checkpoints)
-    comparisons, quality = evaluate(setting, acquired, trained)
+    prober = make_prober(setting, acquired, claim, identity=prepared.identity)
+    trained = train_model(setting, acquired, prepared, checkpoints, prober)
+    comparisons, quality = evaluate(setting, acquired, trained.checkpoint)
     if world.is_main:
         finished = Finished(
             config=config,
@@ -88,7 +90,8 @@ def run_job(config: TrainConfig, world: World, reporter: Reporter, stop: StopFla
             acquired=acquired,
             comparisons=comparisons,
             quality=quality,
-            training=facts,
+            training=trained.facts,
+            selection=trained.selection,
             class_images=class_images,
             reporter=reporter,
             world_size=world.size,

@@ -47,30 +47,42 @@ class Surroundings:
     watchdog: Watchdog
 
 
-def train(config: TrainConfig, plan: Plan, inputs: TrainInputs, around: Surroundings) -> TrainingFacts | None:
-    """Trains to `config.training.steps` and leaves a checkpoint of the last step. Collective.
+def train(
+    config: TrainConfig,
+    plan: Plan,
+    inputs: TrainInputs,
+    around: Surroundings,
+    *,
+    until: int | None = None,
+    goes_on: bool = False,
+) -> TrainingFacts | None:
+    """Trains to step `until` (None: to the last) and leaves a checkpoint of it. Collective.
 
-    Goes on from the newest whole checkpoint; None where that was the last step. `plan` is settled by the memory there
-    is. Raises StoppedError after saving when asked to stop, NumericalError (with the step) when a loss is not finite,
-    SmallerBatchError where memory did not suffice and the next start takes less.
+    Goes on from the newest whole checkpoint; None where that is there already. `goes_on`: this start has trained up to
+    it and told of it. `plan` is settled by the memory there is. Raises StoppedError after saving when asked to stop,
+    NumericalError (with the step) when a loss is not finite, SmallerBatchError where memory did not suffice and the
+    next start takes less.
     """
     reporter, total = around.reporter, config.training.steps
+    until = until or total
     found = around.checkpoints.newest(reporter.warn)
     first = found.step if found else 0
-    note = f"resumed at step {first}" if first else ""
-    if found:
-        reporter.emit(ResumedEvent(uri=found.uri, step=found.step, time=found.time))
-    reporter.begin("Train", total=total, unit="steps", done=first, note=note)
-    if first >= total:
+    if not goes_on:
+        if found:
+            reporter.emit(ResumedEvent(uri=found.uri, step=found.step, time=found.time))
+        note = f"resumed at step {first}" if first else ""
+        reporter.begin("Train", total=total, unit="steps", done=first, note=note)
+    if first >= until:
         return None
     trainee, frozen = _load(config, plan, inputs, around.world)
     prompts = frozen or inputs.token_ids
     limit = around.note.read(around.world)
     choice = fit.fit(config, plan, around.world, trainee=trainee, inputs=inputs, prompts=prompts, limit=limit)
-    fit.tell(choice, around.world, limit, reporter)
+    if not goes_on:
+        fit.tell(choice, around.world, limit, reporter)
     around.watchdog.beat()
     try:
-        times = _train(config, choice.plan, _Loaded(trainee, prompts, found), inputs, around)
+        times = _train(config, choice.plan, _Loaded(trainee, prompts, found), inputs, around, until=until)
     except (RuntimeError, MemoryError) as error:  # torch's and the host's
         ending = fit.after(error, config, choice.plan, around.world, around.note)
         if ending is None:
@@ -89,9 +101,9 @@ class _Loaded:
 
 
 def _train(
-    config: TrainConfig, plan: Plan, loaded: _Loaded, inputs: TrainInputs, around: Surroundings
+    config: TrainConfig, plan: Plan, loaded: _Loaded, inputs: TrainInputs, around: Surroundings, *, until: int
 ) -> dict[str, float]:
-    """The loop itself. Returns the mean seconds of a step's parts."""
+    """The loop itself, to step `until`. Returns the mean seconds of a step's parts."""
     training, world, reporter = config.training, around.world, around.reporter
     trainee, prompts = _place(loaded, config, plan, around)
     engine = build_engine(trainee, parameter_groups(trainee, training), _options(config, plan, world))
@@ -107,7 +119,7 @@ def _train(
     engine.train()
     around.watchdog.beat()
     times = StepTimes(world.device)
-    for step in range(first, training.steps):
+    for step in range(first, until):
         rate = learning_rate_factor(training, step)
         for group, base in zip(engine.optimizer.param_groups, base_rates(training), strict=True):
             group["lr"] = base * rate
@@ -128,7 +140,7 @@ def _train(
         if ema:
             ema.update(step + 1)
         around.watchdog.beat()
-        last = step + 1 == training.steps
+        last = step + 1 == until
         due = last or (step + 1) % config.checkpoints.every_steps == 0
         if due or (step + 1) % SYNC_STEPS == 0:
             meter.report(step + 1, engine, learning_rate=training.learning_rate * rate)

@@ -66,7 +66,7 @@ def _settings(data: ReportData) -> list[tuple[str, str]]:
     weight = f"{prior.images:,} images, weight {number(prior.weight)}" if prior.enabled else "none"
     text_encoder = number(training.text_encoder_learning_rate) if training.train_text_encoder else "frozen"
     return [
-        ("Steps", f"{training.steps:,}"),
+        ("Steps", f"{data.selection.step:,} of {training.steps:,}" if data.selection else f"{training.steps:,}"),
         ("Photos per step", f"{training.batch_size:,}"),
         ("Learning rate, UNet", number(training.learning_rate)),
         ("Learning rate, text encoder", text_encoder),

@@ -235,9 +235,10 @@ class Reporter:
             self._stage(stage=stage, state=state, done=0, total=0, unit="", start=None, end=None)
 
     def begin(self, stage: StageName, *, total: int, unit: str, done: int = 0, note: str = "") -> None:
-        self._stage(
-            stage=stage, state="Running", done=done, total=total, unit=unit, start=time.time(), end=None, note=note
-        )
+        """A stage that is at work already goes on: its time counts from its first beginning."""
+        now = self.stages.get(stage)
+        start = now.start if now and now.state == "Running" else time.time()
+        self._stage(stage=stage, state="Running", done=done, total=total, unit=unit, start=start, end=None, note=note)
 
     def advance(self, stage: StageName, done: int) -> None:
         """`done` is the new count; the same as before says nothing."""
@@ -249,9 +250,13 @@ class Reporter:
             note=now.note,
         )  # fmt: skip
 
-    def end(self, stage: StageName, *, state: StageState = "Succeeded", note: str = "") -> None:
+    def end(
+        self, stage: StageName, *, state: StageState = "Succeeded", note: str = "", done: int | None = None
+    ) -> None:
+        """`done`: where a stage that succeeded did not have to do all."""
         now = self.stages[stage]
-        done = now.total if state == "Succeeded" else now.done
+        if done is None:
+            done = now.total if state == "Succeeded" else now.done
         self._stage(
             stage=stage, state=state, done=done, total=now.total, unit=now.unit, start=now.start, end=time.time(),
             note=note or now.note,

@@ -45,6 +45,7 @@ class ManifestFields(Record):
     versions: dict[str, str]
     timings: dict[str, float]  # seconds per stage, and per part of a training step
     metrics: dict[str, float] = Field(default_factory=dict)
+    step: int | None = None  # after which the weights are those of the result
 
 
 class Manifest(ManifestFields):

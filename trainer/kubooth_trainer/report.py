@@ -24,6 +24,8 @@ from kubooth_trainer.report_chart import learning_rate_chart, loss_chart
 from kubooth_trainer.report_device import device_shown
 from kubooth_trainer.report_picture import EXACT_PIXELS, MOST_PIXELS, Picture, StoredImage, inline
 from kubooth_trainer.report_quality import quality_shown
+from kubooth_trainer.report_selection import selection_shown
+from kubooth_trainer.selection import Selection
 from kubooth_trainer.training_facts import TrainingFacts
 from kubooth_trainer.wording import diffusers_code, example_prompt, sample_command
 
@@ -64,6 +66,7 @@ class ReportData:
     seconds: float  # of the whole run
     created: datetime
     training: TrainingFacts | None = None  # None: training had been finished by an earlier start
+    selection: Selection | None = None  # None: the last state is the result
     photo_check: Sequence[tuple[str, Sequence[str]]] = ()  # file name, sentences about it; (): not looked at
 
 
@@ -107,6 +110,7 @@ def render_report(data: ReportData) -> str:
             charts=[chart for chart in (loss_chart(data.history), learning_rate_chart(data.history)) if chart],
             learning_rate=number(config.training.learning_rate),
             stages=_stages(data.stages),
+            selection=selection_shown(data.selection) if data.selection else None,
             device=device_shown(data.training) if data.training else None,
             warnings=list(data.warnings),
             code=diffusers_code(config, identifier=data.identifier),
@@ -136,8 +140,9 @@ def _verdict(data: ReportData) -> str:
     training = data.config.training
     photos = f"{len(data.photos)} photo{'s' * (len(data.photos) != 1)}"
     devices = f"{data.world_size} rank{'s' * (data.world_size != 1)}"
+    steps = data.selection.step if data.selection else training.steps
     prior = f" and {data.config.prior.images:,} class images" if data.config.prior.enabled else ""
-    return f"Learned from {photos}{prior} in {training.steps:,} steps on {devices}, in {duration(data.seconds)}."
+    return f"Learned from {photos}{prior} in {steps:,} steps on {devices}, in {duration(data.seconds)}."
 
 
 def _facts(data: ReportData) -> list[tuple[str, str]]:
@@ -145,7 +150,7 @@ def _facts(data: ReportData) -> list[tuple[str, str]]:
     last = data.history[-1] if data.history else None
     facts = [
         ("Time", duration(data.seconds)),
-        ("Steps", f"{training.steps:,}"),
+        ("Steps", f"{data.selection.step:,} of {training.steps:,}" if data.selection else f"{training.steps:,}"),
         ("Photos per step", f"{training.batch_size:,}"),
         ("Ranks", f"{data.world_size:,}"),
         ("Precision", data.precision),

@@ -20,6 +20,7 @@ from kubooth_trainer.publish import ManifestFields
 from kubooth_trainer.quality import Quality
 from kubooth_trainer.report import PromptComparison, ReportData, render_report
 from kubooth_trainer.report_data import REPORT_DATA, report_to_json
+from kubooth_trainer.selection import Selection
 from kubooth_trainer.training_facts import TrainingFacts
 
 PACKAGES = ("kubooth", "torch", "diffusers", "transformers", "accelerate", "deepspeed", "safetensors")
@@ -36,6 +37,7 @@ class Finished:
     comparisons: list[Comparison]
     quality: Quality
     training: TrainingFacts | None  # None: training had been finished by an earlier start
+    selection: Selection | None  # None: the last state is the result
     class_images: list[Path]
     reporter: Reporter
     world_size: int
@@ -63,6 +65,7 @@ def manifest_fields(finished: Finished) -> ManifestFields:
         versions=versions(),
         timings=_timings(finished),
         metrics=finished.quality.flat(),
+        step=finished.selection.step if finished.selection else finished.config.training.steps,
     )
 
 
@@ -125,6 +128,7 @@ def write_pages(finished: Finished, folder: Path) -> None:
         precision=finished.plan.precision,
         zero_stage=finished.training.zero_stage if finished.training else finished.plan.zero_stage,
         training=finished.training,
+        selection=finished.selection,
         seconds=finished.seconds,
         created=datetime.now(UTC),
     )

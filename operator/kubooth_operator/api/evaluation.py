@@ -22,6 +22,8 @@ BUILTIN_PROMPTS = (
     CLASS_PROMPT,
 )
 
+BEST_PROMPTS = ("a photo of {identifier} {class}", "a photo of {identifier} {class} in the snow", CLASS_PROMPT)
+
 
 class GateSpec(Part):
     """Thresholds that a result has to meet."""
@@ -40,6 +42,45 @@ class GateSpec(Part):
     )
     min_prompt_fidelity: float | None = setting(
         "Least similarity of pictures to their prompts: ClipT after.", absent="not judged", ge=-1, le=1
+    )
+
+
+class BestCheckpointSpec(Part):
+    """States of the training that are measured on the way, of which the best becomes the result.
+
+    The score of a state is Dino - Pres + 2 ClipT, without ClipT where the runtime names no CLIP.
+    """
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            field="prompts",
+            cel="!has(self.prompts) || self.prompts.exists(p, p.contains('{identifier}'))",
+            message="one prompt at least must hold {identifier}",
+            holds=lambda best: not best.prompts or any("{identifier}" in prompt for prompt in best.prompts),
+        ),
+        Rule(
+            field="prompts",
+            cel="!has(self.prompts) || self.prompts.all(p, p.contains('{identifier}') || p.contains('{class}'))",
+            message="every prompt must hold {identifier} or {class}",
+            holds=lambda best: all("{identifier}" in prompt or "{class}" in prompt for prompt in best.prompts or ()),
+        ),
+    )
+
+    every_steps: int | None = setting(
+        "Steps from one measured state to the next; the last step is measured too.",
+        absent="off: the last step is the result",
+        unit="steps",
+        ge=1,
+        le=1_000_000,
+    )
+    prompts: Annotated[tuple[Template, ...], Field(min_length=1, max_length=16)] | None = setting(
+        "Prompts to sample each state with. One without {identifier} shows how far the class has drifted.",
+        builtin=BEST_PROMPTS,
+    )
+    images_per_prompt: int | None = setting("Pictures for each prompt.", builtin=4, unit="images", ge=1, le=64)
+    early_stop: bool | None = setting(
+        "Ends training where, twice in a row, Dino is less than 0.01 above the best before and Pres has grown.",
+        builtin=False,
     )
 
 
@@ -79,3 +120,6 @@ class EvaluationSpec(Part):
         absent="all that the runtime's encoders can measure",
     )
     gate: GateSpec = group(GateSpec, "Thresholds that a result has to meet; none are set by default.")
+    best_checkpoint: BestCheckpointSpec = group(
+        BestCheckpointSpec, "Choice of the best state on the way, instead of the last; off by default."
+    )
