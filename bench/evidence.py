@@ -4,7 +4,8 @@
     python bench/evidence.py --work FOLDER --subjects 1 --seeds 1      # a trial
 
 For each subject one sweep: DreamBooth and what is left of it without one of its parts. FOLDER keeps what is finished,
-so that the same command goes on after a stop. Method: the document itself.
+so that the same command goes on after a stop. `--parallel N` runs N sweeps at once, each on its share of the cores.
+Method: the document itself.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,20 +71,13 @@ SIGNS = (
 
 def main() -> None:
     options = _options()
-    found = []
-    for number in range(options.subjects):
-        folder = options.work / f"subject-{number}"
-        sweep = prepare(number, folder, options)
-        subprocess.run(
-            [sys.executable, "-m", "kubooth_cli.main", "sweep", str(sweep), "--output", str(folder / "results")],
-            check=True,
-            env={**os.environ, "XDG_CACHE_HOME": str(options.work / "cache")},
-        )
-        found += rows(json.loads((folder / "results" / "results.json").read_text()), subject=number)
+    with ThreadPoolExecutor(options.parallel) as pool:
+        results = list(pool.map(lambda number: run(number, options), range(options.subjects)))
+    found = [row for number, result in enumerate(results) for row in rows(result, subject=number)]
     record = {
         "what": "figures of DreamBooth and its ablations on the bundled world",
         "command": f"python bench/evidence.py --subjects {options.subjects} --seeds {options.seeds} "
-        f"--steps {options.steps} --class-images {options.images}",
+        f"--steps {options.steps} --class-images {options.images} --parallel {options.parallel}",
         "machine": machine(),
         "versions": versions(),
         "sources": sources(),
@@ -101,6 +96,20 @@ def main() -> None:
     print(json.dumps(record["results"]["signs"], indent=1))
 
 
+def run(number: int, options: argparse.Namespace) -> dict[str, Any]:
+    """The results of one subject's sweep, as `kubooth sweep` writes them."""
+    folder = options.work / f"subject-{number}"
+    sweep = prepare(number, folder, options)
+    threads = max(1, (os.cpu_count() or 1) // options.parallel)
+    subprocess.run(
+        [sys.executable, "-m", "kubooth_cli.main", "sweep", str(sweep), "--output", str(folder / "results")],
+        check=True,
+        env={**os.environ, "XDG_CACHE_HOME": str(options.work / "cache"), "OMP_NUM_THREADS": str(threads)},
+    )
+    found: dict[str, Any] = json.loads((folder / "results" / "results.json").read_text())
+    return found
+
+
 def prepare(number: int, folder: Path, options: argparse.Namespace) -> Path:
     """Photos of a subject and the sweep over its variants; returns the sweep file."""
     kind, colour, second, pattern = SUBJECTS[number]
@@ -111,7 +120,7 @@ def prepare(number: int, folder: Path, options: argparse.Namespace) -> Path:
         scene = sample_scene(rng, instance, context=place, hat="none")
         Image.fromarray(render(scene, PHOTO_PIXELS)).save(folder / "photos" / f"{index}.png")
     wrong = SUBJECTS[(number + 1) % len(SUBJECTS)][0]
-    sampler = {"steps": 20, "guidanceScale": 3}
+    sampler = {"steps": 16, "guidanceScale": 3}
     of_class = "a photo of a {class}"  # wrong-class is asked for its own noun here
     job = {
         "apiVersion": "kubooth.io/v1alpha1",
@@ -125,7 +134,7 @@ def prepare(number: int, folder: Path, options: argparse.Namespace) -> Path:
                 "promptTemplate": "a photo of a {identifier} {class}",
             },
             "prior": {"images": options.images, "sampler": sampler},
-            "training": {"steps": options.steps, "batchSize": 4, "learningRate": 1e-4},
+            "training": {"steps": options.steps, "batchSize": 4, "learningRate": 2e-4},
             "evaluation": {
                 "prompts": [*(f"a photo of a {{identifier}} {{class}}{place}" for place in PLACES), of_class],
                 "imagesPerPrompt": 4,
@@ -231,7 +240,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True, help="folder for all trainings; what is there is kept")
     parser.add_argument("--subjects", type=int, default=len(SUBJECTS), choices=range(1, len(SUBJECTS) + 1))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=250, help="of each training")
+    parser.add_argument("--steps", type=int, default=100, help="of each training")
+    parser.add_argument("--parallel", type=int, default=1, help="sweeps at once")
     parser.add_argument("--class-images", dest="images", type=int, default=64)
     parser.add_argument("--record", type=Path, help="write the figures to this JSON file")
     parser.add_argument("--document", type=Path, help="write the page to this Markdown file, its sheet beside it")

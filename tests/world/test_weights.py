@@ -32,6 +32,8 @@ def test_bundled_model_follows_a_prompt() -> None:
         expected = [words[0]] * 4 + [words[1]] * 4
         right = sum(seen == asked for seen, asked in zip(reading.words(attribute), expected, strict=True))
         assert right >= 6, attribute
+    striped = reading.words("pattern")[:4]
+    assert sum(seen == "striped" for seen in striped) >= 3, striped
 
 
 def test_bundled_layout() -> None:
