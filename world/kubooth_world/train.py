@@ -35,7 +35,7 @@ PLANS: Final[dict[str, Plan]] = {
     "clip": Plan(steps=550, batch=96, learning_rate=2e-3, ema=0.99, save_every_s=45),
     "lpips": Plan(steps=400, batch=64, learning_rate=2e-3, ema=0.99, save_every_s=45),
     "text": Plan(steps=220, batch=96, learning_rate=1e-3, ema=0.98),
-    "unet": Plan(steps=15_000, batch=16, learning_rate=9e-4, ema=0.998, sync_every=8),
+    "unet": Plan(steps=17_000, batch=16, learning_rate=9e-4, ema=0.998, sync_every=8),
 }
 _TRAINED: Final[dict[str, Stage]] = {
     "vae": vae.train,
