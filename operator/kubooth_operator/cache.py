@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+from kubooth_operator.defaults import DEFAULT
 from kubooth_operator.kinds import CHILDREN, JOB, POD, RUNTIME, Kind, kind_of
 from kubooth_operator.names import LABEL_JOB, LABEL_JOB_UID
 
@@ -163,7 +164,7 @@ def job_key(child: Manifest) -> Key | None:
 
 def runtime_name(job: Manifest) -> str:
     """The runtime that a job names; the schema has filled in the default."""
-    name: str = ((job.get("spec") or {}).get("runtimeRef") or {}).get("name") or "default"
+    name: str = ((job.get("spec") or {}).get("runtimeRef") or {}).get("name") or DEFAULT
     return name
 
 

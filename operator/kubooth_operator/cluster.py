@@ -26,6 +26,7 @@ from kubooth_operator.client import (
     RefusedError,
     TemporaryError,
 )
+from kubooth_operator.defaults import DEFAULT, default_of
 from kubooth_operator.kinds import BATCH_JOB, EVENT, JOB, POD, RUNTIME, kind_of
 from kubooth_operator.metrics import Metrics
 from kubooth_operator.names import LABEL_JOB_UID, OPERATOR_MANAGER
@@ -116,7 +117,8 @@ class Cluster:
     async def _runtime(self, job: Manifest) -> Manifest | None:
         """The runtime that a job names. A job that was started has its own snapshot: for it nobody asks the server."""
         name = runtime_name(job)
-        known = self._cache.runtimes.get(Key("", name))
+        own = default_of(job["metadata"]["namespace"], self._cache.runtimes) if name == DEFAULT else None
+        known = own or self._cache.runtimes.get(Key("", name))
         if known is not None or (job.get("status") or {}).get("attempts"):
             return known
         try:

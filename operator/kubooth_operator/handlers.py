@@ -17,6 +17,7 @@ import kopf
 
 from kubooth_operator.cache import Cache, Key, job_key, job_uid, key_of, uid_of, version_of
 from kubooth_operator.client import ONLY_METADATA, Api, ApiError, NotFoundError, is_in_cluster
+from kubooth_operator.defaults import DEFAULT, claimed
 from kubooth_operator.kinds import JOB, POD, RUNTIME, Kind
 from kubooth_operator.workqueue import WorkQueue
 
@@ -41,6 +42,7 @@ class Events:
     def of_own_kind(self, kind: Kind, type_: str | None, manifest: Manifest) -> None:
         """A job or a runtime, from kopf. `type_` None is an entry of a list."""
         store = self._cache.store_of(kind)
+        before = store.get(key_of(manifest))
         if type_ is None:
             self.listed_again.set()
         if type_ == "DELETED":
@@ -50,7 +52,7 @@ class Events:
                 self._forget(uid_of(manifest))
         elif not store.put(manifest):
             return
-        self._name(kind, manifest)
+        self._name(kind, manifest, before)
 
     def of_child(self, manifest: Manifest) -> None:
         """A child or pod, from a watch."""
@@ -83,17 +85,22 @@ class Events:
                 for gone in self._cache.store_of(kind).prune(present, int(found["metadata"]["resourceVersion"])):
                     self._name(kind, gone)
 
-    def _name(self, kind: Kind, manifest: Manifest) -> None:
+    def _name(self, kind: Kind, manifest: Manifest, before: Manifest | None = None) -> None:
         if kind == JOB:
             self._queue.add(key_of(manifest))
-        else:
-            for job in self._cache.jobs.indexed(manifest["metadata"]["name"]):
+            return
+        for job in self._cache.jobs.indexed(manifest["metadata"]["name"]):
+            self._queue.add(key_of(job))
+        namespaces = {*claimed(manifest), *(claimed(before) if before else ())}
+        for job in self._cache.jobs.indexed(DEFAULT) if namespaces else ():
+            if job["metadata"]["namespace"] in namespaces:
                 self._queue.add(key_of(job))
 
 
 async def feed(events: Events, api: Api) -> None:
     """Runs kopf for as long as it is not cancelled; starts it again when it ends."""
     await _crds_are_there(api)
+    await _runtimes_are_known(events, api)
     loop = asyncio.get_running_loop()
     while True:
         thread = _KopfThread(lambda *event: loop.call_soon_threadsafe(events.of_own_kind, *event))
@@ -119,6 +126,18 @@ async def _crds_are_there(api: Api) -> None:
                 said = True
         except ApiError as error:
             _log.debug("looking for the CRDs: %s", error)
+        await asyncio.sleep(random.uniform(0.5, 1.5))
+
+
+async def _runtimes_are_known(events: Events, api: Api) -> None:
+    """Hears of all runtimes before the first job: one that is not known yet may be the default of its namespace."""
+    while True:
+        try:
+            for each in (await api.get(RUNTIME.path()))["items"] or ():
+                events.of_own_kind(RUNTIME, "ADDED", each)
+            return
+        except ApiError as error:
+            _log.debug("listing the runtimes: %s", error)
         await asyncio.sleep(random.uniform(0.5, 1.5))
 
 

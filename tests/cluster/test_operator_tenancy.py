@@ -78,6 +78,28 @@ def test_results_of_others_are_not_written(operator: Operator, bench: Bench, fen
     is_refused(bench, "LocationNotAllowed", "spec.output.uri", f"s3://models/{bench.namespace}/")
 
 
+def test_a_namespace_has_a_default_of_its_own(operator: Operator, bench: Bench) -> None:
+    """Also where the runtime comes after the job, and only for jobs that name none, or `default`."""
+    model = {"name": "of-the-team"}  # which only that runtime has
+    bench.create(without_runtime(job("early", model=model)))
+    accepted = condition({"status": bench.wait_for_phase("Pending", "early")}, "Accepted")
+    assert accepted and accepted["status"] == "False" and "spec.model.name" in accepted["message"]
+    models = [{**model, "uri": "s3://models/of-the-team/"}]
+    bench.create_runtime(runtime("team", models=models, defaultForNamespaces=[bench.namespace]))
+    try:
+        bench.create(without_runtime(job("late", model=model)))
+        bench.create(job("default", runtime="default", model=model))
+        for name in ("early", "late", "default"):
+            status = bench.wait_for_phase("Starting", name)
+            assert status["runtimeSnapshot"]["name"] == "team"
+    finally:
+        bench.rest.delete(f"{RUNTIMES}/team")
+
+
+def without_runtime(manifest: Manifest) -> Manifest:
+    return {**manifest, "spec": {name: value for name, value in manifest["spec"].items() if name != "runtimeRef"}}
+
+
 def test_a_runtime_of_others_is_not_used(operator: Operator, bench: Bench) -> None:
     bench.create_runtime(runtime("theirs", allowedNamespaces=["team-b"]))
     bench.create(job(runtime="theirs"))

@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 
 from kubooth_cli.cluster.session import CommandError, Session, is_unknown_kind
+from kubooth_operator.defaults import DEFAULT, default_of
 from kubooth_operator.kinds import JOB, POD, RUNTIME
 from kubooth_operator.names import LABEL_ATTEMPT, LABEL_JOB
 
@@ -40,12 +41,27 @@ async def list_jobs(session: Session, *, everywhere: bool = False, selector: str
     return [complete(item, JOB.api_version, JOB.kind) for item in answer["items"]]
 
 
+async def default_runtime(session: Session) -> Manifest | None:
+    """The runtime that is made the default of the namespace, if there is one, and the caller may see it."""
+    from kubooth_operator.client import RefusedError
+
+    try:
+        answer = await session.api.get(RUNTIME.path())
+    except RefusedError as error:
+        if error.status != 403:
+            raise
+        return None
+    found = default_of(session.namespace, answer["items"] or ())
+    return complete(found, RUNTIME.api_version, RUNTIME.kind) if found else None
+
+
 async def get_runtime(session: Session, name: str) -> Manifest:
-    """Raises CommandError where there is none."""
+    """`default` is that of the namespace. Raises CommandError where there is none."""
     from kubooth_operator.client import NotFoundError
 
     try:
-        return await session.api.get(RUNTIME.path(name=name))
+        own = await default_runtime(session) if name == DEFAULT else None
+        return own or await session.api.get(RUNTIME.path(name=name))
     except NotFoundError as error:
         if is_unknown_kind(error):
             raise

@@ -8,10 +8,12 @@ import binascii
 from typing import Any, Final
 
 from kubooth_cli.cluster.findings import Finding, fault, ok, unknown
+from kubooth_cli.cluster.jobs import default_runtime
 from kubooth_cli.cluster.session import Session
 from kubooth_operator.api.load import parse
 from kubooth_operator.api.problems import SpecError
 from kubooth_operator.api.runtime import PersonalizationRuntime, RuntimeSpec
+from kubooth_operator.defaults import DEFAULT
 from kubooth_operator.kinds import RUNTIME
 
 Manifest = dict[str, Any]
@@ -28,7 +30,8 @@ async def runtime(session: Session, name: str) -> tuple[Finding, RuntimeSpec | N
 
     check = f"runtime {name}"
     try:
-        raw = await session.api.get(RUNTIME.path(name=name))
+        own = await default_runtime(session) if name == DEFAULT else None
+        raw = own or await session.api.get(RUNTIME.path(name=name))
     except NotFoundError:
         others = (await session.api.get(RUNTIME.path()))["items"]
         there = ", ".join(each["metadata"]["name"] for each in others) or "none"
@@ -43,7 +46,8 @@ async def runtime(session: Session, name: str) -> tuple[Finding, RuntimeSpec | N
     if allowed is not None and session.namespace not in allowed:
         message = f"jobs of namespace {session.namespace} are not accepted under it: it allows {', '.join(allowed)}"
         return fault(check, message, "add the namespace to allowedNamespaces, or use another with -n"), parsed.spec
-    return ok(check, "it is there and valid"), parsed.spec
+    which = f" (for namespace {session.namespace} it is {parsed.metadata.name})" if own else ""
+    return ok(check, f"it is there and valid{which}"), parsed.spec
 
 
 async def credentials(session: Session, spec: RuntimeSpec) -> tuple[Finding, Credentials | None]:

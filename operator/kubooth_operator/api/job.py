@@ -63,7 +63,9 @@ class JobMetadata(Metadata):
 class RuntimeRef(Part):
     """Which runtime the job uses."""
 
-    name: Dns1123Subdomain = preset("default", "Name of a PersonalizationRuntime.")
+    name: Dns1123Subdomain = preset(
+        "default", "Name of a PersonalizationRuntime. `default` is the default of the namespace."
+    )
 
 
 class ModelSpec(Part):

@@ -254,6 +254,10 @@ class RuntimeSpec(Part):
     allowed_namespaces: Annotated[tuple[Dns1123Label, ...], Field(max_length=256)] | None = setting(
         "Namespaces whose jobs may use this runtime.", absent="every namespace"
     )
+    default_for_namespaces: Annotated[tuple[Dns1123Label, ...], Field(max_length=256)] | None = setting(
+        "Namespaces whose jobs use this runtime where they name none, or `default`. Of several, the oldest counts.",
+        absent="none: their jobs use the runtime `default`",
+    )
     price: PriceSpec | None = setting("What a device costs.", absent="not known")
 
 
