@@ -54,6 +54,29 @@ COPY trainer /build/trainer
 COPY cli /build/cli
 RUN python -m pip install --no-deps --no-build-isolation --no-index --target /opt/code /build
 
+# The bill of materials of each image, as CycloneDX: every Python package in it, its version and its licence. Written by a
+# tool that stays out of the images, with no time in it, so that its layer stays. What the base holds is for whoever publishes the base to list.
+FROM tools AS sbom-tool
+COPY requirements/sbom.txt /build/
+RUN --mount=type=secret,id=ca --mount=type=secret,id=pip_conf \
+    if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi && \
+    python3 -m venv /opt/sbom && \
+    /opt/sbom/bin/python -m pip install --require-hashes --no-deps --only-binary :all: --requirement /build/sbom.txt
+
+FROM operator-packages AS operator-sbom
+COPY --from=sbom-tool /opt/sbom /opt/sbom
+COPY pyproject.toml /build/
+COPY --from=code /opt/code /opt/code
+RUN /opt/sbom/bin/cyclonedx-py environment --output-reproducible --short-PURLs --pyproject /build/pyproject.toml \
+    --output-file /opt/sbom/kubooth.cdx.json /opt/kubooth/bin/python && touch --date=@0 /opt/sbom/kubooth.cdx.json
+
+FROM trainer-packages AS trainer-sbom
+COPY --from=sbom-tool /opt/sbom /opt/sbom
+COPY pyproject.toml /build/
+COPY --from=code /opt/code /opt/code
+RUN /opt/sbom/bin/cyclonedx-py environment --output-reproducible --short-PURLs --pyproject /build/pyproject.toml \
+    --output-file /opt/sbom/kubooth.cdx.json /opt/kubooth/bin/python && touch --date=@0 /opt/sbom/kubooth.cdx.json
+
 FROM base AS operator
 ENV PATH=/opt/kubooth/bin:/opt/code/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -62,6 +85,7 @@ ENV PATH=/opt/kubooth/bin:/opt/code/bin:$PATH \
 WORKDIR /work
 USER 1000:1000
 COPY --from=operator-packages /opt/kubooth /opt/kubooth
+COPY --from=operator-sbom /opt/sbom/kubooth.cdx.json /usr/share/sbom/kubooth.cdx.json
 COPY --from=code /opt/code /opt/code
 ENTRYPOINT ["python", "-m", "kubooth_operator.main"]
 ARG VERSION=unknown
@@ -87,6 +111,7 @@ ENV PATH=/opt/kubooth/bin:/opt/code/bin:$PATH \
 WORKDIR /work
 USER 1000:1000
 COPY --from=trainer-packages /opt/kubooth /opt/kubooth
+COPY --from=trainer-sbom /opt/sbom/kubooth.cdx.json /usr/share/sbom/kubooth.cdx.json
 COPY --from=code /opt/code /opt/code
 ENTRYPOINT ["python", "-m", "kubooth_trainer.launcher"]
 ARG VERSION=unknown

@@ -80,7 +80,7 @@ def main() -> None:
         f"--steps {options.steps} --class-images {options.images} --parallel {options.parallel}",
         "machine": machine(),
         "versions": versions(),
-        "sources": sources(),
+        "sources": sources(ROOT),
         "results": {
             "subjects": [" ".join(each) for each in SUBJECTS[: options.subjects]],
             "seeds": options.seeds,
@@ -169,9 +169,9 @@ def rows(results: dict[str, Any], *, subject: int) -> list[dict[str, Any]]:
             if each["value"] is not None:
                 figures[each["side"]][each["name"]] = each["value"]
         place = {"subject": subject, "seed": result["seed"]}
-        found.append({**place, "variant": variant, "figures": figures["after"]})
         if variant == "dreambooth":
             found.append({**place, "variant": "base", "figures": figures["before"]})
+        found.append({**place, "variant": variant, "figures": figures["after"]})
     return found
 
 

@@ -87,6 +87,14 @@ class Image:
         return {path.name for path in (self.root / "opt/kubooth").glob("lib/python3*/site-packages/*")}
 
 
+    @property
+    def bill_of_materials(self) -> dict[str, str]:
+        """Versions of the packages that its CycloneDX file lists, by name."""
+        found = json.loads((self.root / "usr/share/sbom/kubooth.cdx.json").read_text())
+        assert found["bomFormat"] == "CycloneDX" and found["metadata"]["component"]["name"] == "kubooth"
+        return {each["name"]: each["version"] for each in found["components"]}
+
+
 def _blob(folder: Path, digest: str) -> Path:
     return folder / "blobs" / digest.replace(":", "/")
 

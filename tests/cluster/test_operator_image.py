@@ -40,6 +40,13 @@ def test_size_labels_and_content(image: Image, tmp_path: Path) -> None:
     assert {path.name for path in (image.root / "opt/code").glob("kubooth_*")} >= {"kubooth_operator", "kubooth_cli"}
 
 
+def test_the_bill_of_materials_lists_what_is_installed(image: Image) -> None:
+    listed = {name.lower().replace("_", "-").replace(".", "-") for name in image.bill_of_materials}
+    installed = {name.removesuffix(".dist-info").rpartition("-")[0] for name in image.packages if "dist-info" in name}
+    assert listed >= {name.lower().replace("_", "-").replace(".", "-") for name in installed}
+    assert "cyclonedx-bom" not in listed
+
+
 def test_a_change_of_code_makes_one_layer_anew(image: Image, image_checkout: Path, image_base: str) -> None:
     before = image.layers
     with (image_checkout / "operator" / "kubooth_operator" / "kinds.py").open("a") as file:
