@@ -86,7 +86,6 @@ class Image:
         """Names of what is installed for Python."""
         return {path.name for path in (self.root / "opt/kubooth").glob("lib/python3*/site-packages/*")}
 
-
     @property
     def bill_of_materials(self) -> dict[str, str]:
         """Versions of the packages that its CycloneDX file lists, by name."""
