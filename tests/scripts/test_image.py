@@ -107,7 +107,7 @@ def test_what_is_installed_is_checked_by_hash() -> None:
         for command in run.split(" && ")
         if "pip install" in command
     ]
-    assert len(installs) == 4
+    assert len(installs) == 5
     for command in installs:
         assert "--no-deps" in command
         assert ("--require-hashes" in command) != ("--no-index" in command), command

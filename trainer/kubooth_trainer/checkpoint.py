@@ -166,7 +166,8 @@ class Checkpoints:
             return local
         folder = self._scratch / f"resume-{step:06d}"
         if self._world.leads_node and verify(folder, manifest) is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+            for copy in self._scratch.glob("resume-*"):  # this one's remains, and what was fetched before
+                shutil.rmtree(copy, ignore_errors=True)
             names = [entry["name"] for entry in manifest["files"]]
             try:
                 self._storage.fetch_tree(uri, folder, names=names, on_progress=transfer(self._moved))
