@@ -311,7 +311,8 @@ class _Resolution:
             self._fail(path, f"must be less than training.steps, {steps}: there would be nothing to choose from")
         if "Dino" not in measurable:
             self._lacks_encoder(path, "Dino")
-        prompts = asked.prompts or ()
+        template = self.spec.subject.prompt_template or ""
+        prompts = asked.prompts or (template, f"{template} in the snow")
         return {
             **asked.model_dump(),
             "prompts": prompts if any("{identifier}" not in each for each in prompts) else (*prompts, CLASS_PROMPT),

@@ -491,7 +491,8 @@ def test_the_best_state_is_looked_for_where_it_is_asked_for() -> None:
     spec = job(training__steps=250, evaluation__bestCheckpoint={"everySteps": 100, "earlyStop": True})
     best = resolved(spec, ENCODERS).evaluation.best_checkpoint
     assert best is not None and best.steps_of(250) == [100, 200, 250] and best.early_stop
-    assert "a photo of a {class}" in best.prompts
+    template = "a photo of {identifier} {class}"
+    assert best.prompts == (template, f"{template} in the snow", "a photo of a {class}")
     own = {"everySteps": 125, "prompts": ["a {identifier}"]}
     best = resolved(job(training__steps=250, evaluation__bestCheckpoint=own), ENCODERS).evaluation.best_checkpoint
     assert best is not None and best.prompts == ("a {identifier}", "a photo of a {class}")

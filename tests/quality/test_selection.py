@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kubooth_trainer.selection import Probe, best, probes_from_json, probes_to_json, should_stop
+from kubooth_trainer.selection import Probe, probes_from_json, probes_to_json, ranked, should_stop
 
 
 def states(*figures: tuple[float, float | None]) -> list[Probe]:
@@ -19,9 +19,9 @@ def test_the_score_is_its_formula() -> None:
 
 
 def test_the_best_has_the_highest_score_and_of_equals_the_fewest_steps() -> None:
-    assert best(states((0.5, 0.2), (0.7, 0.3), (0.75, 0.5))).step == 20
-    assert best(states((0.5, 0.2), (0.6, 0.3), (0.7, 0.4))).score == pytest.approx(0.3)
-    assert best(states((0.5, 0.25), (0.75, 0.5))).step == 10
+    assert ranked(states((0.5, 0.2), (0.7, 0.3), (0.75, 0.5)))[0].step == 20
+    assert ranked(states((0.5, 0.2), (0.6, 0.3), (0.7, 0.4)))[0].score == pytest.approx(0.3)
+    assert ranked(states((0.5, 0.25), (0.75, 0.5)))[0].step == 10
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from trainer.tiny_job import STEPS, Launch, MakeConfig, Run
 
 from kubooth_trainer.progress import Event, InfoEvent, ProgressEvent, StageEvent
 from kubooth_trainer.report_data import report_from_json
-from kubooth_trainer.selection import Selection, best
+from kubooth_trainer.selection import Selection, ranked
 
 EVERY = 5
 
@@ -62,7 +62,7 @@ def test_the_result_is_the_state_of_the_highest_score(
     losses = [event.step for event in run.events if isinstance(event, ProgressEvent)]
     assert losses == [5, 10, 15, 20], "each stretch goes on where the one before ended"
     found = selection_of(output_of(config))
-    assert found.step == best(found.probes).step and not found.stopped_early
+    assert found.step == ranked(found.probes)[0].step and not found.stopped_early
     assert last_of_train(run).note == f"the state at step {found.step} is the best"
     manifest = json.loads((output_of(config) / "manifest.json").read_text())
     assert manifest["step"] == found.step

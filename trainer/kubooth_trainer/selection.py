@@ -49,9 +49,9 @@ def probe_of(step: int, quality: Quality) -> Probe | None:
     return None if dino is None else Probe(step=step, dino=dino, pres=values["Pres"], clip_t=values["ClipT"])
 
 
-def best(probes: Sequence[Probe]) -> Probe:
-    """The one of the highest score; of equals the earliest."""
-    return max(probes, key=lambda probe: (probe.score, -probe.step))
+def ranked(probes: Sequence[Probe]) -> list[Probe]:
+    """The highest score first; of equals the earliest."""
+    return sorted(probes, key=lambda probe: (-probe.score, probe.step))
 
 
 def should_stop(probes: Sequence[Probe]) -> bool:

@@ -22,7 +22,12 @@ BUILTIN_PROMPTS = (
     CLASS_PROMPT,
 )
 
-BEST_PROMPTS = ("a photo of {identifier} {class}", "a photo of {identifier} {class} in the snow", CLASS_PROMPT)
+_EACH_PROMPT_NAMES_SOMETHING = Rule(
+    field="prompts",
+    cel="!has(self.prompts) || self.prompts.all(p, p.contains('{identifier}') || p.contains('{class}'))",
+    message="every prompt must hold {identifier} or {class}",
+    holds=lambda group: all("{identifier}" in prompt or "{class}" in prompt for prompt in group.prompts or ()),
+)
 
 
 class GateSpec(Part):
@@ -58,12 +63,7 @@ class BestCheckpointSpec(Part):
             message="one prompt at least must hold {identifier}",
             holds=lambda best: not best.prompts or any("{identifier}" in prompt for prompt in best.prompts),
         ),
-        Rule(
-            field="prompts",
-            cel="!has(self.prompts) || self.prompts.all(p, p.contains('{identifier}') || p.contains('{class}'))",
-            message="every prompt must hold {identifier} or {class}",
-            holds=lambda best: all("{identifier}" in prompt or "{class}" in prompt for prompt in best.prompts or ()),
-        ),
+        _EACH_PROMPT_NAMES_SOMETHING,
     )
 
     every_steps: int | None = setting(
@@ -75,7 +75,7 @@ class BestCheckpointSpec(Part):
     )
     prompts: Annotated[tuple[Template, ...], Field(min_length=1, max_length=16)] | None = setting(
         "Prompts to sample each state with. One without {identifier} shows how far the class has drifted.",
-        builtin=BEST_PROMPTS,
+        absent="subject.promptTemplate, the same in the snow, and a photo of a {class}",
     )
     images_per_prompt: int | None = setting("Pictures for each prompt.", builtin=4, unit="images", ge=1, le=64)
     early_stop: bool | None = setting(
@@ -93,14 +93,7 @@ class EvaluationSpec(Part):
             message="give prompts or promptPack, not both",
             holds=lambda evaluation: evaluation.prompts is None or evaluation.prompt_pack is None,
         ),
-        Rule(
-            field="prompts",
-            cel="!has(self.prompts) || self.prompts.all(p, p.contains('{identifier}') || p.contains('{class}'))",
-            message="every prompt must hold {identifier} or {class}",
-            holds=lambda evaluation: all(
-                "{identifier}" in prompt or "{class}" in prompt for prompt in evaluation.prompts or ()
-            ),
-        ),
+        _EACH_PROMPT_NAMES_SOMETHING,
     )
     one_of: ClassVar[tuple[str, ...]] = ("prompts", "promptPack")
 

@@ -10,7 +10,7 @@ from kubooth_trainer.checkpoint import Checkpoint, Checkpoints
 from kubooth_trainer.fit import MemoryNote
 from kubooth_trainer.loop import Surroundings, train
 from kubooth_trainer.prior import prior_prompt
-from kubooth_trainer.selection import Probe, Selection, best, should_stop
+from kubooth_trainer.selection import Probe, Selection, ranked, should_stop
 from kubooth_trainer.stages.prepare import Prepared
 from kubooth_trainer.stages.select import Prober
 from kubooth_trainer.stages.setting import Setting
@@ -69,7 +69,7 @@ def _train_and_select(setting: Setting, inputs: TrainInputs, around: Surrounding
     assert wanted is not None
     probes = prober.kept()
     if probes:
-        checkpoints.keep_step(best(probes).step)
+        checkpoints.keep_step(ranked(probes)[0].step)
     facts: TrainingFacts | None = None
     goes_on = stopped = False
     for step in wanted.steps_of(config.training.steps):
@@ -85,7 +85,7 @@ def _train_and_select(setting: Setting, inputs: TrainInputs, around: Surrounding
         if probe is not None:
             probes = sorted([*probes, probe], key=lambda each: each.step)
             prober.keep(probes)
-            checkpoints.keep_step(best(probes).step)
+            checkpoints.keep_step(ranked(probes)[0].step)
             reporter.info(f"state at step {step}", _figures(probe))
     if not goes_on:
         note = "trained and measured by an earlier start"
@@ -98,7 +98,7 @@ def _chosen(
 ) -> Trained:
     reporter = setting.reporter
     end = probes[-1].step if stopped else setting.config.training.steps
-    for probe in sorted(probes, key=lambda probe: (-probe.score, probe.step)):
+    for probe in ranked(probes):
         state = checkpoints.at(probe.step, reporter.warn)
         if state is not None:
             words = f"stopped at step {end}, " if stopped else ""
