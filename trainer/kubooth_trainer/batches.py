@@ -71,25 +71,33 @@ class Batches:
             drawn = self._half("class", self._class, step, samples)
             halves.append((self._class, drawn))
             prompts += [self._inputs.class_prompt] * len(drawn.items)
-        device = self._world.device
-        clean = torch.cat(
-            [latents.sample(half.items, half.views, half.latent_noise.to(device)) for latents, half in halves]
-        )
-        noise = torch.cat([half.noise for _, half in halves]).to(device)
-        timesteps = torch.cat([half.timesteps for _, half in halves]).to(device)
+        clean = torch.cat([self._clean(latents, half) for latents, half in halves])
+        noise = self._send(torch.cat([half.noise for _, half in halves]))
+        timesteps = self._send(torch.cat([half.timesteps for _, half in halves]))
         noisy, target = add_noise(self._schedule, clean, noise, timesteps)
         weights = min_snr_weights(self._schedule, timesteps, gamma=self._training.snr_gamma)
-        return Batch(noisy.to(self._plan.dtype), timesteps, target, weights.to(device), prompts)
+        return Batch(noisy.to(self._plan.dtype), timesteps, target, weights, prompts)
 
     def select(
         self, prompts: torch.Tensor | Conditioning, wanted: list[int]
     ) -> tuple[torch.Tensor | Conditioning, torch.Tensor]:
         """The distinct prompts among the wanted ones, and which of them each sample has: each is encoded once."""
         distinct = sorted(set(wanted))
-        index = torch.tensor([distinct.index(prompt) for prompt in wanted], device=self._world.device)
+        index = self._send(torch.tensor([distinct.index(prompt) for prompt in wanted]))
+        chosen = self._send(torch.tensor(distinct))
         if isinstance(prompts, torch.Tensor):
-            return prompts[distinct], index
-        return {key: value[distinct] for key, value in prompts.items()}, index
+            return prompts[chosen], index
+        return {key: value[chosen] for key, value in prompts.items()}, index
+
+    def _clean(self, latents: Latents, half: HalfBatch) -> torch.Tensor:
+        items, views = self._send(torch.tensor(half.items)), self._send(torch.tensor(half.views))
+        return latents.sample(items, views, self._send(half.latent_noise))
+
+    def _send(self, drawn: torch.Tensor) -> torch.Tensor:
+        """On the device, without waiting for it: from other than pinned memory, a copy waits for all before it."""
+        if self._world.device.type == "cpu":
+            return drawn
+        return drawn.pin_memory().to(self._world.device, non_blocking=True)
 
     def _half(self, half: Any, latents: Latents, step: int, samples: range) -> HalfBatch:
         return draw_half(

@@ -42,6 +42,7 @@ def effective_stage(zero_stage: int, *, bf16: bool) -> int:
 def build_engine(module: nn.Module, groups: list[dict[str, Any]], options: EngineOptions) -> Any:
     """A DeepSpeed engine over `module` with AdamW. Collective."""
     import deepspeed
+    from deepspeed.runtime.zero import stage3, stage_1_and_2
 
     # Fused on CPUs too: one pass over ZeRO's flat vector instead of a dozen is ten times faster there.
     optimizer = torch.optim.AdamW(
@@ -53,7 +54,9 @@ def build_engine(module: nn.Module, groups: list[dict[str, Any]], options: Engin
         "gradient_accumulation_steps": options.accumulation,
         "train_batch_size": options.micro_batch * options.accumulation * options.world_size,
         "gradient_clipping": options.max_grad_norm,
-        "bf16": {"enabled": options.bf16},
+        # Overflow is ours to judge (`Meter`, `Checkpoints`): DeepSpeed would read every gradient once more, wait for
+        # the device in each step, and leave such steps out without a word.
+        "bf16": {"enabled": options.bf16, "check_grad_overflow": False},
         "zero_optimization": {
             "stage": options.zero_stage,
             "reduce_bucket_size": BUCKET_ELEMENTS,
@@ -66,8 +69,21 @@ def build_engine(module: nn.Module, groups: list[dict[str, Any]], options: Engin
         "wall_clock_breakdown": False,
         "steps_per_print": 1 << 30,
     }
+    for stage in (stage_1_and_2, stage3):
+        stage.is_invalid_grad_norm = _is_clipped_as_it_is
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
+    if options.world_size == 1 and options.zero_stage == 0:
+        # One rank has nobody to average with; DeepSpeed would copy all gradients into buckets and back all the same.
+        engine.enable_backward_allreduce = False
     return engine
+
+
+def _is_clipped_as_it_is(_norm: torch.Tensor) -> bool:
+    """In the place of DeepSpeed's look at the norm, for which host and device wait for each other in every step.
+
+    Clipped by an infinite norm, gradients that are not finite become nan: so do the weights, and the next loss.
+    """
+    return False
 
 
 class EngineState:

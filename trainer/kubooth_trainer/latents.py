@@ -44,8 +44,8 @@ class Latents:
     def to(self, device: torch.device) -> Latents:
         return Latents(self.mean.to(device), self.std.to(device))
 
-    def sample(self, items: list[int], views: list[int], noise: torch.Tensor) -> torch.Tensor:
-        """Latents [n, c, h, w] for the chosen views; `noise` [n, c, h, w] is standard normal."""
+    def sample(self, items: torch.Tensor, views: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Latents [n, c, h, w] for the chosen items and views [n]; `noise` [n, c, h, w] is standard normal."""
         return self.mean[items, views] + self.std[items, views] * noise
 
 

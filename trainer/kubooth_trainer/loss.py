@@ -69,7 +69,7 @@ def min_snr_weights(schedule: NoiseSchedule, timesteps: torch.Tensor, *, gamma: 
     Where the SNR is 0 (zero-terminal schedules, v prediction) the weight is 0 / 1 = 0 by the formula.
     """
     if gamma is None:
-        return torch.ones(timesteps.shape, dtype=torch.float32)
+        return torch.ones(timesteps.shape, dtype=torch.float32, device=timesteps.device)
     snr = schedule.snr(timesteps)
     return snr.clamp(max=gamma) / (snr if schedule.prediction == "epsilon" else snr + 1.0)
 

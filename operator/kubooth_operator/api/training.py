@@ -102,7 +102,7 @@ class TrainingSpec(Part):
         builtin="Auto",
     )
     precision: Precision | None = setting(
-        "Number format of the arithmetic. Auto takes BF16 where the hardware multiplies it, FP32 elsewhere.",
+        "Number format of the arithmetic. Auto takes BF16 where the hardware multiplies it faster, FP32 elsewhere.",
         builtin="Auto",
     )
     gradient_checkpointing: Switch | None = setting(
