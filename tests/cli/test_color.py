@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from kubooth_cli.main import main
 
 
-@main.command("shout", hidden=True)
+@click.command("shout")
 def shout() -> None:
     click.secho("in colour", fg="red")
 

@@ -102,4 +102,4 @@ def test_a_result_that_cannot_be_laid_beside_others_is_named(kubooth: Any) -> No
     done = kubooth.call("success", "sweep", "sweep.yaml", "--output", "results", "--devices", "1")
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
-    assert "report.json: is not there, as the job was run by an older release" in done.stderr
+    assert "report.json: is not there, as an older release made this result" in done.stderr
