@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -71,11 +72,14 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="kubooth", prog_name="kubooth", message="%(prog)s %(version)s")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Teach a text-to-image model your subject, from three to five photos.
 
     Start with `kubooth run job.yaml` on this machine, or with `kubooth submit job.yaml` on a cluster.
     """
+    if os.environ.get("NO_COLOR"):  # rich heeds it, click does not
+        context.color = False
 
 
 if __name__ == "__main__":

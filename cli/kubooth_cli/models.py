@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kubooth_cli.plan import bundled_models, output_uri
+from kubooth_cli.plan import at_home, bundled_models, output_uri
 from kubooth_cli.workdir import cache_root
 from kubooth_trainer.config import StorageConfig, fill_prompt
 from kubooth_trainer.errors import BadModelError
@@ -82,7 +82,7 @@ def find_model(given: str, environment: Mapping[str, str], on_transfer: Transfer
         folder = given.removesuffix(f"/{SINGLE_FILE}")  # its configs and manifest lie beside it
         return _open(given, _fetch(folder, environment, on_transfer))
     catalogue = bundled_models()
-    path = Path(given).expanduser()
+    path = at_home(Path(given))
     if given in catalogue and not path.exists():
         return _open(given, _local(catalogue[given]))
     if given.lower().startswith("file:"):

@@ -95,7 +95,7 @@ def make_plan(request: Request, environment: Mapping[str, str] = os.environ) -> 
 
     # The default folder is named after the config's digest, which leaves the folder itself out.
     workdir = request.workdir or default_workdir(resolved(Path("/nowhere")), environment)
-    workdir = workdir.expanduser().absolute()
+    workdir = at_home(workdir).absolute()
     return Plan(config=resolved(workdir), devices=devices, workdir=workdir)
 
 
@@ -131,4 +131,12 @@ def output_uri(given: str, base: Path | None = None) -> str:
         given = unquote(given[len("file:") :])
     elif _SCHEME.match(given):
         return given
-    return (base or Path.cwd()).joinpath(Path(given).expanduser()).absolute().as_uri()
+    return (base or Path.cwd()).joinpath(at_home(Path(given))).absolute().as_uri()
+
+
+def at_home(path: Path) -> Path:
+    """The path with `~` filled in. One that names no user of this machine is a name like any other, as in a shell."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path

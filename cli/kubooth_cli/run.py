@@ -18,6 +18,7 @@ from kubooth_cli.presenter import Presenter, Run
 from kubooth_cli.runner import LAUNCHER, run_launcher
 from kubooth_cli.workdir import LOG_NAME, WorkdirBusyError, locked, write_config
 from kubooth_trainer.errors import ExitCode
+from kubooth_trainer.storage.files import os_failure
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -103,9 +104,12 @@ def run_plan(plan: Plan, *, launcher: Sequence[str], as_json: bool, verbose: boo
             return run_launcher(run, presenter, launcher=launcher, lock=lock, verbose=verbose)
     except WorkdirBusyError as error:
         _error(str(error))
+        code = ExitCode.RETRY
     except OSError as error:
-        _error(f"{error.filename or plan.workdir}: {error.strerror or error}")
-    raise click.exceptions.Exit(ExitCode.RETRY)
+        failure = os_failure(error, str(error.filename or plan.workdir))
+        _error(str(failure))
+        code = failure.exit_code
+    raise click.exceptions.Exit(code)
 
 
 def _presenter(*, as_json: bool) -> Presenter:

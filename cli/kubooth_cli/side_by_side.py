@@ -39,7 +39,9 @@ def published(given: str, *, name: str | None = None, endpoint: str | None = Non
 def _report(storage: Storage, uri: str, manifest: Manifest) -> ReportData:
     where = storage.join(uri, REPORT_DATA)
     if REPORT_DATA not in {file.name for file in manifest.files}:
-        raise ConfigError(f"{where}: is not there, as the job was run by an older release: run it again")
+        raise ConfigError(
+            f"{where}: is not there, as an older release made this result: remove it, then run the job again"
+        )
     return report_from_json(storage.read_bytes(where), where=where)
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import click
 
-from kubooth_cli.plan import PlanError
+from kubooth_cli.plan import PlanError, at_home
 from kubooth_cli.run import run_plan, tell
 from kubooth_cli.runner import LAUNCHER
 from kubooth_cli.sweep_file import PlannedRun, SweepOptions, plan_sweep, read_sweep
 from kubooth_trainer.errors import ExitCode, KuboothError
+from kubooth_trainer.storage.files import os_failure
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -52,7 +53,7 @@ def sweep_command(
     Example:
       kubooth sweep examples/ablations/sweep.yaml --output out/ablations
     """
-    folder = (output or Path(f"{sweep.stem}-results")).expanduser().absolute()
+    folder = at_home(output or Path(f"{sweep.stem}-results")).absolute()
     options = SweepOptions(output=folder, workdir=workdir, runtime=runtime, devices=devices)
     try:
         runs = plan_sweep(sweep, read_sweep(sweep), options)
@@ -76,7 +77,15 @@ def sweep_command(
         if outcome.code in STOPS or not keep_going:
             code = outcome.code
             break
-    _conclude([run for run in runs if run.name in finished], sweep.stem, folder, as_json=as_json)
+    try:
+        _conclude([run for run in runs if run.name in finished], sweep.stem, folder, as_json=as_json)
+    except KuboothError as error:
+        click.echo(f"error: {error}", err=True)
+        code = code or error.exit_code
+    except OSError as error:
+        failure = os_failure(error, str(folder))
+        click.echo(f"error: {failure}", err=True)
+        code = code or failure.exit_code
     ctx.exit(code)
 
 

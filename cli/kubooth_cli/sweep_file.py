@@ -81,7 +81,10 @@ class PlannedRun:
 def read_sweep(file: Path) -> Sweep:
     """Raises PlanError with all that is wrong with the file itself."""
     try:
-        return Sweep.model_validate(read_manifest(file))
+        raw = read_manifest(file)
+        if "kind" in raw:
+            raise PlanError([f"{file}: is a {raw['kind']}, not a sweep: name it as `base` in a sweep file"])
+        return Sweep.model_validate(raw)
     except SpecError as error:
         raise PlanError([f"{file}: {each}" for each in error.errors]) from error
     except ValidationError as error:

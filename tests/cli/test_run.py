@@ -172,7 +172,7 @@ def test_errors_before_the_launch_are_all_listed(kubooth: Any) -> None:
 def test_a_working_folder_that_cannot_be_made_is_named(kubooth: Any) -> None:
     (kubooth.folder / "file").write_text("")
     done = kubooth.run("success", "--workdir", "file/work")
-    assert done.returncode == 75
+    assert done.returncode == 2  # a retry cannot mend it
     assert done.stderr.startswith(f"error: {kubooth.folder}/file")
     assert "Not a directory" in done.stderr
 
@@ -226,3 +226,9 @@ def test_class_images_are_shared_in_ones_own_cache_unless_told_not_to(kubooth: A
     (kubooth.folder / "runtime.yaml").write_text(yaml.safe_dump({**runtime, "spec": spec}))
     assert cache("--runtime", "runtime.yaml") == "s3://cache/priors/shared/"
     assert cache("--runtime", "runtime.yaml", "--no-prior-cache") is None
+
+
+def test_the_home_of_nobody_is_a_name_like_any_other(kubooth: Any) -> None:
+    done = kubooth.run("success", "--dry-run", "--output", "~no-such-user/out")
+    assert done.returncode == 0, done.stderr
+    assert f"uri: file://{kubooth.folder}/~no-such-user/out" in done.stdout

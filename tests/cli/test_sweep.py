@@ -10,6 +10,8 @@ import pytest
 
 from kubooth_cli.plan import PlanError
 from kubooth_cli.sweep_file import SweepOptions, plan_sweep, read_sweep
+from kubooth_trainer.claim import Identity
+from kubooth_trainer.publish import Manifest
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "ablations"
 JOB = """\
@@ -52,6 +54,7 @@ REFUSED = [
     ("twice", "{base: job.yaml, variants: [{name: a}, {name: a}]}", ["a is given twice"]),
     ("name", "{base: job.yaml, variants: [{name: ../a}]}", ["variants[0].name: "]),
     ("unknown", "{base: job.yaml, variant: [{name: a}]}", ["variants: Field required", "variant: Extra"]),
+    ("a-job", JOB, ["is a PersonalizationJob, not a sweep"]),
     ("no-base", "{base: absent.yaml, variants: [{name: a}]}", ["variant a: ", "cannot be read"]),
     (
         "all-at-once",
@@ -84,3 +87,19 @@ def test_place_of_another_job_is_refused(kubooth: Any) -> None:
     done = kubooth.call("success", "sweep", "sweep.yaml", "--output", "here")
     assert done.returncode == 2
     assert "variant a: output.uri: " in done.stderr
+
+
+def test_a_result_that_cannot_be_laid_beside_others_is_named(kubooth: Any) -> None:
+    (kubooth.folder / "sweep.yaml").write_text(json.dumps({"base": "job.yaml", "variants": [{"name": "a"}]}))
+    file, results = kubooth.folder / "sweep.yaml", kubooth.folder / "results"
+    (run,) = plan_sweep(file, read_sweep(file), SweepOptions(output=results, devices=1))
+    manifest = Manifest(
+        identifier="sks", seed=0, created="2026-11-28T00:00:00Z", versions={}, timings={}, files=(),
+        config=run.plan.config.model_dump(mode="json"), job=Identity.of(run.plan.config),
+    )  # fmt: skip
+    (results / "a").mkdir(parents=True)
+    (results / "a" / "manifest.json").write_bytes(manifest.to_json())  # as an older release left it: no report.json
+    done = kubooth.call("success", "sweep", "sweep.yaml", "--output", "results", "--devices", "1")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "report.json: is not there, as an older release made this result" in done.stderr

@@ -14,7 +14,7 @@ from bed.proxy import Fault, proxied
 from prior.shelf import Job, Shelf, together
 
 from kubooth_trainer.config import StorageConfig
-from kubooth_trainer.prior_cache import Lease
+from kubooth_trainer.prior_claims import Lease
 from kubooth_trainer.prior_entry import claim_name, image_name
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import socket
@@ -289,3 +290,20 @@ def test_local_access_denied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nu
         with pytest.raises(StorageDeniedError, match="access denied") as failure:
             operation()
         assert f"{tmp_path.as_uri()}/x" in str(failure.value)
+
+
+@pytest.mark.parametrize("operation", ["read", "sha256"])
+def test_an_answer_that_breaks_off_is_asked_for_again(s3, operation: str) -> None:
+    data = os.urandom(300_000)
+    s3.put("x", data)
+    with proxied(s3.endpoint) as proxy:
+        storage = Storage(s3.behind(proxy.endpoint), HASTY)
+        proxy.faults.append(Fault("GET", cut_after=100_000, times=2))
+        if operation == "read":
+            assert storage.read_bytes(s3.uri("x")) == data
+        else:
+            assert storage.sha256(s3.uri("x")) == hashlib.sha256(data).hexdigest()
+        assert len(proxy.requests) == 3
+        proxy.faults.append(Fault("GET", cut_after=100_000, times=1000))
+        with pytest.raises(StorageUnavailableError, match="breaks off, also after retries"):
+            storage.read_bytes(s3.uri("x"))

@@ -221,3 +221,11 @@ def test_a_bomb_writes_little_before_it_is_refused(tmp_path: Path, monkeypatch: 
     with pytest.raises(BadSubjectError):
         unpack_subject(tmp_path / "a.tgz", tmp_path / "work")
     assert sum(spent) <= archive.UNSUSPICIOUS_BYTES + 2**21
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_screenshot_of_macos_is_kept_and_its_icon_is_not(photos: Path, tmp_path: Path, name: str) -> None:
+    screenshot = "Screenshot 2026-11-28 at 9.41.00\u202fAM.jpg"  # a narrow space, as macOS writes it
+    FORMATS[name](tmp_path / name, {screenshot: (photos / "1.jpg").read_bytes(), "Icon\r": b"x"})
+    folder = unpack_subject(tmp_path / name, tmp_path / "work")
+    assert [path.name for path in folder.iterdir()] == [screenshot]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import struct
 import zlib
@@ -251,3 +252,12 @@ def test_bad_captions_are_refused(photos: Path, data: bytes) -> None:
     (photos / "3.txt").write_bytes(data)
     with pytest.raises(BadSubjectError, match=r"3\.jpg has a caption, 3\.txt, that is"):
         load_photos(photos, resolution=64, captions=True)
+
+
+def test_a_name_that_is_no_text_can_be_written_into_a_report(photos: Path) -> None:
+    (photos / "1.jpg").rename(os.fsdecode(os.fsencode(photos) + b"/caf\xe9.jpg"))  # Latin-1, as old archives have it
+    subject = load_photos(photos, resolution=160, captions=False)
+    assert subject.photos[3].name == "caf\ufffd.jpg"
+    for text in [finding.message for finding in subject.findings] + [photo.name for photo in subject.photos]:
+        text.encode()
+    assert any("caf\ufffd.jpg" in finding.message for finding in subject.findings)  # it is smaller than 160 pixels

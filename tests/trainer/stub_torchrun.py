@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from kubooth_trainer.launcher import DUMP_SIGNAL, die_with_parent
 from kubooth_trainer.outcome import SUMMARY, write_outcome
+from kubooth_trainer.processes import DUMP_SIGNAL, die_with_parent
 from kubooth_trainer.progress import InfoEvent, event_to_json
 
 NOISE = """E1122 21:00:00.000000 77 torch/distributed/elastic/multiprocessing/api.py:1010] failed (exitcode: 2) local_

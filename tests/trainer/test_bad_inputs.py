@@ -146,6 +146,24 @@ def no_weights(inputs: Inputs) -> None:
     (inputs.model / "vae" / "diffusion_pytorch_model.safetensors").unlink()
 
 
+def cut_off_weights(inputs: Inputs) -> None:
+    path = inputs.model / "unet" / "diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def pointer_of_git_lfs(inputs: Inputs) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 3438167536\n"
+    (inputs.model / "text_encoder" / "model.safetensors").write_text(pointer)
+
+
+def broken_config(inputs: Inputs) -> None:
+    (inputs.model / "vae" / "config.json").write_text('{"_class_name": ')
+
+
+def no_tokenizer(inputs: Inputs) -> None:
+    shutil.rmtree(inputs.model / "tokenizer")
+
+
 def unsupported_family(inputs: Inputs) -> None:
     inputs.change_index(_class_name="FluxPipeline")
 
@@ -207,6 +225,10 @@ CASES: list[tuple[Callable[[Inputs], None], str, str]] = [  # how it is spoiled,
     (no_index, "BadModel", "model_index.json"),
     (only_bin, "BadModel", "unet/diffusion_pytorch_model.bin"),
     (no_weights, "BadModel", "vae/"),
+    (cut_off_weights, "BadModel", "unet/diffusion_pytorch_model.safetensors is damaged or cut off"),
+    (pointer_of_git_lfs, "BadModel", "text_encoder/model.safetensors is a pointer of Git LFS"),
+    (broken_config, "BadModel", "vae/config.json is damaged"),
+    (no_tokenizer, "BadModel", "tokenizer/ is missing"),
     (unsupported_family, "BadModel", "FluxPipeline"),
     (remote_code, "BadModel", "MyUNet"),
     (broken_index, "BadModel", "model_index.json"),

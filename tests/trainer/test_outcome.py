@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,3 +73,33 @@ def test_a_lost_peer(error: BaseException) -> None:
 )  # fmt: skip
 def test_words_that_libraries_use(error: BaseException, reason: str) -> None:
     assert failure_of(error)[1] == reason
+
+
+ON_A_FULL_DISK = """
+import os, subprocess, sys
+from pathlib import Path
+from kubooth_trainer.outcome import RUN_FOLDER_VARIABLE, read_outcomes, write_outcome
+folder = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder], check=True)
+os.environ[RUN_FOLDER_VARIABLE] = str(folder)
+write_outcome(0)
+try:
+    (folder / "rest").write_bytes(bytes(1 << 20))
+except OSError:
+    pass
+write_outcome(0, exit_code=75, reason="DiskFull", message="\u00fc" * 5000)
+(outcome,) = read_outcomes(folder)
+assert (outcome.exit_code, outcome.reason) == (75, "DiskFull"), outcome
+assert outcome.message.startswith("\u00fc")
+assert sorted(path.name for path in folder.iterdir()) == ["rank-0.json", "rest"]
+"""
+
+
+def test_a_full_disk_can_be_told_of(tmp_path: Path) -> None:
+    """In a mount namespace of its own, where even an ordinary user may mount a tiny file system."""
+    unshare = [shutil.which("unshare") or "unshare", "--user", "--map-root-user", "--mount"]
+    if shutil.which("unshare") is None or subprocess.run([*unshare, "true"], capture_output=True).returncode:
+        pytest.skip("this machine allows no user namespaces")
+    command = [*unshare, sys.executable, "-W", "error", "-c", ON_A_FULL_DISK, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -14,13 +14,14 @@ import torch
 
 from kubooth_trainer.config import EncoderRole, TrainConfig, fill_prompt
 from kubooth_trainer.distributed import World
-from kubooth_trainer.encoders import Encoders, check_encoder, load_encoders
+from kubooth_trainer.encoders import Encoders, check_encoder, field_of, load_encoders
 from kubooth_trainer.encoders.base import CONFIG
 from kubooth_trainer.errors import BadModelError, BadSubjectError, ConfigError
 from kubooth_trainer.families import INDEX, Family, check_model, wanted_files
 from kubooth_trainer.identifier import choose_identifier, judge_identifier
 from kubooth_trainer.loss import NoiseSchedule
 from kubooth_trainer.model_cache import ModelCache
+from kubooth_trainer.model_files import check_readable
 from kubooth_trainer.photo_check import Finding
 from kubooth_trainer.progress import Reporter
 from kubooth_trainer.recognition import AUTO, recognize, with_class
@@ -141,7 +142,7 @@ def acquire(config: TrainConfig, fetcher: Fetcher, reporter: Reporter) -> Acquir
 def _photos(config: TrainConfig, fetcher: Fetcher, work: Path) -> Path:
     uri = config.subject.images
     local = fetcher.storage.local_path(uri)
-    if local is not None and local.is_dir() and not any(local.iterdir()):
+    if local is not None and local.is_dir() and not fetcher.storage.list(uri):
         raise BadSubjectError(f"subject.images: {uri} is an empty folder: put 3 to 5 photos of the subject there")
     return fetcher.fetch(uri, work / "photos")
 
@@ -151,7 +152,10 @@ def _model(config: TrainConfig, fetcher: Fetcher, work: Path, reporter: Reporter
     names = [entry.name for entry in storage.list(uri)]
     index = storage.read_bytes(storage.join(uri, INDEX)) if INDEX in names else None
     family = check_model(uri, names, index)
-    return family, fetcher.fetch_model(uri, work / "model", names=wanted_files(names, family), reporter=reporter)
+    wanted = wanted_files(names, family)
+    folder = fetcher.fetch_model(uri, work / "model", names=wanted, reporter=reporter)
+    check_readable(uri.rstrip("/"), folder, wanted)
+    return family, folder
 
 
 def _encoders(config: TrainConfig, fetcher: Fetcher, work: Path, reporter: Reporter) -> dict[EncoderRole, Path]:
@@ -165,6 +169,7 @@ def _encoders(config: TrainConfig, fetcher: Fetcher, work: Path, reporter: Repor
         about = storage.read_bytes(storage.join(uri, CONFIG)) if CONFIG in names else None
         wanted = check_encoder(role, uri, names, about)
         folders[role] = fetcher.fetch_model(uri, work / "encoders" / role, names=wanted, reporter=reporter)
+        check_readable(f"{field_of(role)}: {uri.rstrip('/')}", folders[role], wanted)
     return folders
 
 

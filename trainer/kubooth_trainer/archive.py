@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import gzip
 import os
+import re
 import shutil
 import stat
 import tarfile
@@ -29,6 +30,7 @@ ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 _CHUNK_BYTES = 2**20
 _JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # "Icon\r" of macOS; its screenshots have a narrow space, which is none
 
 
 def unpack_subject(path: Path, folder: Path) -> Path:
@@ -75,7 +77,7 @@ def _extract(path: Path, staging: Path) -> None:
         for name, source in members:
             with source:
                 parts = _safe_parts(path.name, name)
-                if any(part.startswith(".") or part in _JUNK or not part.isprintable() for part in parts):
+                if any(part.startswith(".") or part in _JUNK or _CONTROL.search(part) for part in parts):
                     continue
                 target = staging.joinpath(*parts)
                 target.parent.mkdir(parents=True, exist_ok=True)

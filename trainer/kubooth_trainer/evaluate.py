@@ -80,21 +80,30 @@ def sample_comparisons(
         if world.all_true([all(picture.path.exists() for picture in pictures)])[0]:
             on_progress(per_side * (number + 1))
             continue
-        parts = load_parts(subjects.family, folder, plan.dtype)
-        for module in (parts.unet, parts.text, parts.vae):
-            module.to(world.device)
-        sampler = Sampler(
-            subjects.family,
-            folder,
-            parts,
-            config.evaluation.sampler,
-            resolution=subjects.resolution,
-            negative_prompt="",
+        # No name holds a sampler here: the first model has left the device when the second one comes.
+        portion = make_pictures(
+            _sampler(config, plan, subjects, folder, world),
+            pictures,
+            batch=BATCH,
+            world=world,
+            on_progress=_after(number * per_side, on_progress),
         )
-        told = _after(number * per_side, on_progress)
-        portion = make_pictures(sampler, pictures, batch=BATCH, world=world, on_progress=told)
         portions += [portion] if portion is not None else []
     return min(portions, default=None)
+
+
+def _sampler(config: TrainConfig, plan: Plan, subjects: Subjects, folder: Path, world: World) -> Sampler:
+    parts = load_parts(subjects.family, folder, plan.dtype)
+    for module in (parts.unet, parts.text, parts.vae):
+        module.to(world.device)
+    return Sampler(
+        subjects.family,
+        folder,
+        parts,
+        config.evaluation.sampler,
+        resolution=subjects.resolution,
+        negative_prompt="",
+    )
 
 
 def _after(offset: int, on_progress: Callable[[int], None]) -> Callable[[int], None]:

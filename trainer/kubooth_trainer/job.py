@@ -35,7 +35,7 @@ from kubooth_trainer.storage import Storage
 
 def run_job(config: TrainConfig, world: World, reporter: Reporter, stop: StopFlag, watchdog: Watchdog) -> None:
     """Does what is not done yet, and reports the result. Collective."""
-    started = time.time()
+    started = time.monotonic()
     storage = Storage(config.storage)
     destination = Destination(
         storage=storage, uri=config.output.uri, identity=Identity.of(config), overwrite=config.output.overwrite
@@ -51,7 +51,7 @@ def run_job(config: TrainConfig, world: World, reporter: Reporter, stop: StopFla
             delete_checkpoints(claim)
         if remark := existing.remark(config.model_dump(mode="json"), config.output.uri):
             reporter.warn(remark)
-        _report_result(config, reporter, destination, existing.manifest, seconds=time.time() - started)
+        _report_result(config, reporter, destination, existing.manifest, seconds=time.monotonic() - started)
         return
     reporter.plan(skipped=() if config.prior.enabled else ("Prior",))
     setting = Setting(
@@ -95,12 +95,12 @@ def run_job(config: TrainConfig, world: World, reporter: Reporter, stop: StopFla
             class_images=class_images,
             reporter=reporter,
             world_size=world.size,
-            seconds=time.time() - started,
+            seconds=time.monotonic() - started,
         )
         tell_quality(setting, finished, destination)
         manifest = upload(setting, finished, destination)
         delete_checkpoints(claim)
-        _report_result(config, reporter, destination, manifest, seconds=time.time() - started)
+        _report_result(config, reporter, destination, manifest, seconds=time.monotonic() - started)
     world.barrier()
 
 

@@ -7,6 +7,7 @@ of a loop which encodes every time; the VAE leaves memory before training.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,13 +73,15 @@ def encode(vae: nn.Module, images: Sequence[Sequence[Image.Image]], *, on_progre
 
 
 def save(latents: dict[str, Latents], path: Path) -> None:
-    """Writes named latents, whole or not at all."""
+    """Writes named latents, whole or not at all, also where the machine goes down."""
     partial = path.with_suffix(".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(
         {f"{name}.{part}": getattr(value, part) for name, value in latents.items() for part in ("mean", "std")},
         partial,
     )
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
     partial.replace(path)
 
 

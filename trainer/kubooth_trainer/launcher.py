@@ -10,18 +10,14 @@ however it ends, is the termination message.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +26,16 @@ from kubooth_trainer.config import TrainConfig, load_config
 from kubooth_trainer.errors import ExitCode, KuboothError
 from kubooth_trainer.log_tail import LogTail
 from kubooth_trainer.outcome import RUN_FOLDER_VARIABLE, SUMMARY, Outcome, read_outcomes
+from kubooth_trainer.processes import (
+    DUMP_SIGNAL,
+    die_with_parent,
+    free_port,
+    is_alive,
+    kill_group,
+    oom_kills,
+    reap_orphans,
+    send,
+)
 from kubooth_trainer.progress import FailedEvent, InfoEvent, event_to_json
 from kubooth_trainer.termination import Termination
 from kubooth_trainer.verdict import Seen, judge
@@ -39,11 +45,7 @@ PEER_GRACE_SECONDS = 5.0  # for the other ranks of a failed one, which may hang 
 RESERVE_SECONDS = 10.0  # of the grace period, for stacks and the last word
 LOG_SECONDS = 2.0  # to wait for the end of the log
 TORCHRUN_SLACK_SECONDS = 60  # torchrun's own deadline comes after ours, which can say what happened
-DUMP_SIGNAL = signal.SIGUSR1  # a rank answers with the stacks of its threads
-PR_SET_PDEATHSIG = 1
-MEMORY_EVENTS = Path("/sys/fs/cgroup/memory.events")
 WORKER_MODULE = "kubooth_trainer.main"
-PORTS = range(20_000, 32_000)  # Linux hands out those from 32768 on by itself
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -124,7 +126,7 @@ class _Launch:
         self._again = False
 
     def _run(self, folder: Path) -> FailedEvent | None:
-        killed_before = _oom_kills()
+        killed_before = oom_kills()
         reading, writing = os.pipe()
         torchrun = subprocess.Popen(
             self._command(folder),
@@ -151,7 +153,7 @@ class _Launch:
                 stopped_at=self._stopped_at,
                 grace_seconds=self._options.grace_seconds if self._gave_up == "grace" else None,
                 rendezvous_seconds=self._config.deadlines.rendezvous_seconds if self._gave_up == "rendezvous" else None,
-                oom_kills=_oom_kills() - killed_before,
+                oom_kills=oom_kills() - killed_before,
                 log=self.log,
             )
         )
@@ -163,7 +165,7 @@ class _Launch:
         while torchrun.poll() is None:
             time.sleep(POLL_SECONDS)
             if os.getpid() == 1:
-                _reap_orphans(torchrun.pid)
+                reap_orphans(torchrun.pid)
             outcomes = read_outcomes(folder)
             if self._signals:
                 self._pass_on(outcomes, torchrun)
@@ -172,7 +174,7 @@ class _Launch:
             if self._gave_up:
                 continue
             for outcome in outcomes:
-                if outcome.exit_code is None and not _is_alive(outcome.pid):
+                if outcome.exit_code is None and not is_alive(outcome.pid):
                     self._died.setdefault(outcome.rank, time.time())
             if self._signals > 1 and self._options.grace_seconds is None:
                 self._give_up("the second signal", torchrun)
@@ -186,11 +188,11 @@ class _Launch:
 
     def _give_up(self, why: str, torchrun: subprocess.Popen[bytes]) -> None:
         self._gave_up = why
-        _kill_group(torchrun)
+        kill_group(torchrun)
 
     def _command(self, folder: Path) -> list[str]:
         parallelism = self._config.parallelism
-        port = self._options.master_port or _free_port()
+        port = self._options.master_port or free_port()
         return [
             sys.executable, "-m", "torch.distributed.run",
             "--nnodes", str(parallelism.nodes),
@@ -217,11 +219,11 @@ class _Launch:
     def _pass_on(self, outcomes: list[Outcome], torchrun: subprocess.Popen[bytes]) -> None:
         """SIGTERM to each rank once; to torchrun itself where no rank is up yet."""
         if not outcomes and not self._passed_on:
-            _signal(torchrun.pid, signal.SIGTERM)
+            send(torchrun.pid, signal.SIGTERM)
         for outcome in outcomes:
             if outcome.exit_code is None and outcome.pid not in self._passed_on:
                 self._passed_on.add(outcome.pid)
-                _signal(outcome.pid, signal.SIGTERM)
+                send(outcome.pid, signal.SIGTERM)
 
     def _is_grace_over(self) -> bool:
         """Time to say the last word, before SIGKILL comes."""
@@ -231,78 +233,16 @@ class _Launch:
         return time.time() - self._stopped_at > grace - min(RESERVE_SECONDS, grace / 4)
 
 
-def die_with_parent(number: signal.Signals) -> None:
-    """Asks the kernel to send this process `number` when its parent ends (Linux; elsewhere nothing happens)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
-
-
 def _has_failed(outcome: Outcome) -> bool:
-    return bool(outcome.exit_code) or (outcome.exit_code is None and not _is_alive(outcome.pid))
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def _signal(pid: int, number: signal.Signals) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return
+    return bool(outcome.exit_code) or (outcome.exit_code is None and not is_alive(outcome.pid))
 
 
 def _dump_stacks(outcomes: list[Outcome]) -> None:
     """Of the ranks that have not left, one after the other, so that the dumps do not mix."""
     for outcome in outcomes:
         if outcome.exit_code is None:
-            _signal(outcome.pid, DUMP_SIGNAL)
+            send(outcome.pid, DUMP_SIGNAL)
             time.sleep(2 * POLL_SECONDS)
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Ends torchrun at once; the ranks, in sessions of their own, have asked the kernel to end with it."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-
-
-def _reap_orphans(but: int) -> None:
-    """Buries the dead that PID 1 inherits; the child `but` is left to those who wait for it."""
-    while True:
-        try:
-            dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return
-        if dead is None or dead.si_pid == but:
-            return
-        os.waitpid(dead.si_pid, 0)
-
-
-def _oom_kills() -> int:
-    """How many processes of this container the kernel has ended for want of memory (cgroup v2; elsewhere 0)."""
-    try:
-        fields = dict(line.split() for line in MEMORY_EVENTS.read_text().splitlines())
-        return int(fields.get("oom_kill", 0))
-    except (OSError, ValueError):
-        return 0
-
-
-def _free_port() -> int:
-    """One that nothing listens on, out of the range that systems hand out by themselves.
-
-    A port of that range may be given to another process before torchrun, some seconds later, listens on it.
-    """
-    for port in random.sample(PORTS, len(PORTS)):
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("", port))
-            return port
-    raise OSError(f"no port from {PORTS.start} to {PORTS.stop - 1} is free on this machine")
 
 
 def _read_summary(folder: Path) -> dict[str, Any] | None:

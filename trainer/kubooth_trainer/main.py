@@ -29,8 +29,8 @@ from kubooth_trainer.errors import (
     StalledError,
     StoppedError,
 )
-from kubooth_trainer.launcher import DUMP_SIGNAL, die_with_parent
 from kubooth_trainer.outcome import SUMMARY, failure_of, run_folder, write_outcome
+from kubooth_trainer.processes import DUMP_SIGNAL, die_with_parent
 from kubooth_trainer.progress import JsonLines, Reporter
 from kubooth_trainer.status import StatusSink
 from kubooth_trainer.tracking import TrackingSink, Verdict, trackers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -60,7 +61,7 @@ class Meter:
                 loss=total,
                 instance_loss=instance,
                 prior_loss=prior if self._has_prior else None,
-                grad_norm=None if norm is None else float(norm),
+                grad_norm=float(norm) if norm is not None and math.isfinite(norm) else None,  # JSON has no infinity
                 learning_rate=learning_rate,
                 samples_per_second=self._samples * steps / seconds,
                 eta_seconds=(self._total - step) * seconds / steps,

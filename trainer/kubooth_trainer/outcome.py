@@ -10,7 +10,8 @@ import json
 import os
 import re
 import time
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from kubooth_trainer.errors import (
@@ -24,6 +25,9 @@ from kubooth_trainer.errors import (
 
 RUN_FOLDER_VARIABLE = "KUBOOTH_RUN_FOLDER"
 SUMMARY = "summary.json"  # rank 0's whole part of the status, in the run folder
+
+_ROOM = 4096  # bytes of a file
+_CUT = 512  # characters of a message, at most six bytes each, that fit into it
 
 _NETWORK_ERRORS = ("DistBackendError", "DistNetworkError", "DistStoreError")  # of torch.distributed
 # gloo and NCCL say why in words only, and gloo in a plain RuntimeError.
@@ -53,7 +57,11 @@ class Outcome:
 def write_outcome(
     rank: int, *, exit_code: int | None = None, reason: str = "", message: str = "", again: bool = False
 ) -> None:
-    """Replaces this rank's file; nothing happens where no launcher asked for it."""
+    """Replaces this rank's file; nothing happens where no launcher asked for it.
+
+    The first one, when the rank starts, takes the room that the last one needs: a rank that ends because the disk is
+    full must be able to say so.
+    """
     folder = run_folder()
     if folder is None:
         return
@@ -68,8 +76,17 @@ def write_outcome(
     )
     path = folder / f"rank-{rank}.json"
     partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(json.dumps(asdict(outcome)))
-    partial.replace(path)
+    try:
+        partial.write_bytes(_padded(outcome))
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        with path.open("r+b") as file:
+            file.write(_padded(replace(outcome, message=message[:_CUT])))
+
+
+def _padded(outcome: Outcome) -> bytes:
+    return json.dumps(asdict(outcome)).encode().ljust(_ROOM)
 
 
 def run_folder() -> Path | None:
@@ -80,7 +97,10 @@ def run_folder() -> Path | None:
 
 def read_outcomes(folder: Path) -> list[Outcome]:
     """All ranks that have written, by time."""
-    found = [Outcome(**json.loads(path.read_text())) for path in folder.glob("rank-*.json")]
+    found = []
+    for path in folder.glob("rank-*.json"):
+        with suppress(ValueError):  # written in place, at this moment
+            found.append(Outcome(**json.loads(path.read_bytes())))
     return sorted(found, key=lambda outcome: outcome.time)
 
 

@@ -13,11 +13,11 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 from kubooth_trainer.config import StorageConfig
 from kubooth_trainer.errors import KuboothError
+from kubooth_trainer.prior_claims import Lease, OthersClaims
 from kubooth_trainer.prior_entry import (
     ABOUT,
     MOST_BYTES,
@@ -34,28 +34,6 @@ from kubooth_trainer.storage import Entry, Patience, PreconditionFailedError, St
 AT_ONCE = 8  # requests
 TOUCH_SECONDS = 3600.0  # how old `prior.json` may get while the prior is in use
 BRIEF = Patience(attempts=3, retry_seconds=5, connect_seconds=3, read_seconds=15)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lease:
-    """How long claims bind others.
-
-    A claim that was not renewed for `seconds`, by the clock of who waits for it, is its dead owner's; one that was
-    renewed all the time but led to nothing within `hold_seconds` is a stuck owner's. Either may be taken over.
-    """
-
-    seconds: float = 20
-    hold_seconds: float = 900
-    poll_seconds: float = 1
-
-
-@dataclass
-class _Claim:
-    """A claim of another job, as it was last seen."""
-
-    version: str
-    renewed: float  # monotonic seconds
-    first: float
 
 
 def open_storage(config: StorageConfig) -> Storage:
@@ -81,7 +59,7 @@ class PriorCache:
         self._reads = self._writes = True
         self._damaged: set[tuple[int, str]] = set()  # index and version
         self._listed: dict[str, Entry] = {}
-        self._others: dict[int, _Claim] = {}
+        self._others = OthersClaims(self._lease)
         self._held: dict[int, int] = {}  # batch: times renewed
         self._lock = threading.Lock()  # of `_held`, and while claims are written or deleted
         self._telling = threading.Lock()  # of what is still untold, and whether the cache is in use
@@ -102,18 +80,13 @@ class PriorCache:
                 self._stop_reading(error)
         self._tell()
         self._listed = {entry.name: entry for entry in entries}
-        now = time.monotonic()
-        for batch in list(self._others):
-            if claim_name(batch) not in self._listed:
-                del self._others[batch]
-        for name, entry in self._listed.items():
-            if name.startswith("claim-") and NAME.fullmatch(f"{self._key}/{name}"):
-                batch = int(name[6:11])
-                known = self._others.get(batch)
-                if known is None:
-                    self._others[batch] = _Claim(entry.version, now, now)
-                elif known.version != entry.version:
-                    known.version, known.renewed = entry.version, now
+        self._others.see(
+            {
+                int(name[6:11]): entry.version
+                for name, entry in self._listed.items()
+                if name.startswith("claim-") and NAME.fullmatch(f"{self._key}/{name}")
+            }
+        )
 
     def has(self, indices: Sequence[int]) -> bool:
         """Whether all these images were there at the last look."""
@@ -140,24 +113,24 @@ class PriorCache:
         if not (self._reads and self._writes):
             return True
         with self._lock:
-            other = self._others.get(batch)
             if batch in self._held:
                 return True
-            if other is not None and not self._has_lapsed(other):
+            if self._others.binds(batch):
                 return False
+            version = self._others.version(batch)
             try:
                 self._storage.write_bytes(
                     self._at(claim_name(batch)),
                     self._claim_text(0),
-                    if_absent=other is None,
-                    if_version=other.version if other else None,
+                    if_absent=version is None,
+                    if_version=version,
                 )
             except PreconditionFailedError:
                 return False
             except KuboothError as error:
                 self._stop_writing(error)
                 return True
-            self._others.pop(batch, None)
+            self._others.forget(batch)
             self._held[batch] = 0
             return True
 
@@ -252,10 +225,6 @@ class PriorCache:
         entry = self._listed.get(image_name(index))
         usable = entry is not None and entry.size <= MOST_BYTES and (index, entry.version) not in self._damaged
         return entry if usable else None
-
-    def _has_lapsed(self, claim: _Claim) -> bool:
-        now = time.monotonic()
-        return now - claim.renewed > self._lease.seconds or now - claim.first > self._lease.hold_seconds
 
     def _renew(self) -> None:
         while not self._closing.wait(self._lease.seconds / 4):

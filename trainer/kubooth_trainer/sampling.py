@@ -7,6 +7,7 @@ out at any number of ranks.
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,10 +188,13 @@ def png_bytes(image: torch.Tensor) -> bytes:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file, whole or not at all."""
+    """Writes a file, whole or not at all, also where the machine goes down: a restart takes it for whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    partial.write_bytes(data)
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
     partial.replace(path)
 
 

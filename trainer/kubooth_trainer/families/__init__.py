@@ -48,8 +48,11 @@ def check_model(uri: str, names: Collection[str], index: bytes | None) -> Family
             raise BadModelError(
                 f"{uri}/{INDEX}: {component} is {kind!r}; {family.pipeline} needs {' or '.join(classes)}"
             )
-    for component in family.weighted:
-        _check_weights(uri, component, names)
+    for component in family.components:
+        if component in family.weighted:
+            _check_weights(uri, component, names)
+        elif not any(name.startswith(f"{component}/") for name in names):
+            raise BadModelError(f"{uri}/{component}/ is missing: upload the model again, whole")
     return family
 
 

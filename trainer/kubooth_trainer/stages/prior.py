@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 from kubooth_trainer.acquire import Acquired, Fetcher
 from kubooth_trainer.errors import BadSubjectError
 from kubooth_trainer.families import load_parts
+from kubooth_trainer.photo_files import photo_files, read_photos
 from kubooth_trainer.prior import (
     PriorMaker,
     PriorProgress,
@@ -21,7 +23,7 @@ from kubooth_trainer.prior_cache import PriorCache, open_storage
 from kubooth_trainer.progress import PriorEvent
 from kubooth_trainer.sampling import Sampler
 from kubooth_trainer.stages.setting import Setting
-from kubooth_trainer.subject import crops, load_photos
+from kubooth_trainer.subject import crops, unpack_subject
 
 
 def make_class_images(setting: Setting, acquired: Acquired, fetcher: Fetcher) -> list[Path]:
@@ -77,23 +79,28 @@ def _own_class_images(setting: Setting, acquired: Acquired, fetcher: Fetcher) ->
     reporter.begin("Prior", total=config.prior.images, unit="images")
     source = fetcher.fetch(config.prior.uri, setting.work / "class-images")
     try:
-        loaded = load_photos(source, resolution=acquired.resolution, captions=False)
+        folder = unpack_subject(source, setting.work / f"unpacked-class-{setting.world.local_rank}")
+        files = photo_files(folder)[0][: config.prior.images]
+        paths = class_image_paths(setting.work / "prior" / "own", len(files))
+        if setting.world.leads_node:
+            _write_views(files, paths, resolution=acquired.resolution, on_progress=setting.alone("Prior"))
     except BadSubjectError as error:
         raise BadSubjectError(f"prior.uri: {str(error).removeprefix('subject.images: ')}") from error
-    photos = loaded.photos[: config.prior.images]
-    if len(photos) < config.prior.images:
-        reporter.warn(f"prior.uri holds {len(photos)} class images; prior.images asks for {config.prior.images}")
-    folder = setting.work / "prior" / "own"
-    paths = class_image_paths(folder, len(photos))
-    if setting.world.leads_node:
-        folder.mkdir(parents=True, exist_ok=True)
-        for photo, path in zip(photos, paths, strict=True):
-            (view,) = crops(photo, resolution=acquired.resolution, crop="Center", flip=False, seed=0)
-            view.save(path)
+    if len(files) < config.prior.images:
+        reporter.warn(f"prior.uri holds {len(files)} class images; prior.images asks for {config.prior.images}")
     setting.world.barrier()
-    reporter.end("Prior", note=f"{len(photos)} of your own")
-    reporter.emit(PriorEvent(source="Provided", images=len(photos), cache_key=None))
+    reporter.end("Prior", note=f"{len(files)} of your own")
+    reporter.emit(PriorEvent(source="Provided", images=len(files), cache_key=None))
     return paths
+
+
+def _write_views(files: list[Path], paths: list[Path], *, resolution: int, on_progress: Callable[[int], None]) -> None:
+    """One square view of each picture. One at a time: there may be thousands."""
+    for place, (photo, _) in enumerate(read_photos(files, resolution=resolution, captions=False)):
+        (view,) = crops(photo, resolution=resolution, crop="Center", flip=False, seed=0)
+        paths[place].parent.mkdir(parents=True, exist_ok=True)
+        view.save(paths[place])
+        on_progress(place + 1)
 
 
 def _shared_cache(setting: Setting, key: str, resolution: int) -> PriorCache | None:

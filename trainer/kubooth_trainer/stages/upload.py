@@ -41,9 +41,10 @@ def upload(setting: Setting, finished: Finished, destination: Destination) -> Ma
         write_single_file(folder, setting.work / "single-file")
         reporter.moved()
         folder = setting.work / "single-file"
+    reporter.begin("Upload", total=0, unit="bytes")
+    write_pages(finished, folder)
     total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     reporter.begin("Upload", total=total, unit="bytes")
-    write_pages(finished, folder)
     manifest = publish(
         destination,
         folder,

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kubooth_trainer.config import StorageConfig
 from kubooth_trainer.errors import ConfigError, StorageDeniedError
@@ -30,6 +30,9 @@ _SHA256 = "kubooth-sha256"  # object metadata, written with the content in one r
 _REQUESTS_AT_ONCE = 16  # over all files and their parts
 _PART_BYTES = 8 << 20
 _DELETES_AT_ONCE = 1000  # the protocol's limit
+_ANSWERS = 5  # how often one object is read, as s3transfer does
+
+Taken = TypeVar("Taken")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,26 +99,12 @@ class S3Backend:
             found = [item for item in self._objects(location) if not item["Key"].endswith("/")]
             skip = len(location.key) + 1 if location.key else 0
             entries = [
-                Entry(
-                    name=item["Key"][skip:],
-                    uri=f"s3://{location.bucket}/{item['Key']}",
-                    size=item["Size"],
-                    version=item["ETag"],
-                    modified=item["LastModified"].timestamp(),
-                )
+                _entry(item["Key"][skip:], Location("s3", location.bucket, item["Key"]), item, size=item["Size"])
                 for item in found
             ]
             if not entries and location.key and (head := self._head(location)):
                 name = location.key.rpartition("/")[2]
-                entries = [
-                    Entry(
-                        name=name,
-                        uri=location.uri,
-                        size=head["ContentLength"],
-                        version=head["ETag"],
-                        modified=head["LastModified"].timestamp(),
-                    )
-                ]
+                entries = [_entry(name, location, head, size=head["ContentLength"])]
             return sorted(entries, key=lambda entry: entry.name)
 
     def exists(self, location: Location) -> bool:
@@ -124,8 +113,7 @@ class S3Backend:
 
     def read(self, location: Location) -> tuple[bytes, str]:
         with self._explained(location):
-            answer = self._client.get_object(Bucket=location.bucket, Key=location.key)
-            return answer["Body"].read(), answer["ETag"]
+            return self._get(location, lambda answer: (answer["Body"].read(), str(answer["ETag"])))
 
     def write(self, location: Location, data: bytes, *, if_absent: bool, if_version: str | None) -> None:
         request: PutObjectRequestTypeDef = {"Bucket": location.bucket, "Key": location.key, "Body": data}
@@ -170,11 +158,14 @@ class S3Backend:
             return head["Metadata"].get(_SHA256) if head else None
 
     def sha256(self, location: Location) -> str:
-        digest = hashlib.sha256()
+        def digest(answer: Any) -> str:
+            found = hashlib.sha256()
+            for chunk in answer["Body"].iter_chunks(1 << 20):
+                found.update(chunk)
+            return found.hexdigest()
+
         with self._explained(location):
-            for chunk in self._client.get_object(Bucket=location.bucket, Key=location.key)["Body"].iter_chunks(1 << 20):
-                digest.update(chunk)
-        return digest.hexdigest()
+            return self._get(location, digest)
 
     def delete(self, locations: Sequence[Location]) -> None:
         by_bucket: dict[str, list[str]] = {}
@@ -221,7 +212,21 @@ class S3Backend:
             raise
 
     def _holds(self, location: Location, data: bytes) -> bool:
-        return bool(self._client.get_object(Bucket=location.bucket, Key=location.key)["Body"].read() == data)
+        return self._get(location, lambda answer: bool(answer["Body"].read() == data))
+
+    def _get(self, location: Location, take: Callable[[Any], Taken]) -> Taken:
+        """What `take` makes of an object. botocore retries requests, but not an answer that breaks off."""
+        from kubooth_trainer.storage import s3_errors
+
+        left = min(_ANSWERS, self._patience.attempts)
+        while True:
+            answer = self._client.get_object(Bucket=location.bucket, Key=location.key)
+            try:
+                return take(answer)
+            except s3_errors.BROKEN_OFF:
+                left -= 1
+                if left <= 0:
+                    raise
 
     def _delete_keys(self, bucket: str, keys: Sequence[str]) -> None:
         from botocore.exceptions import ClientError
@@ -277,6 +282,11 @@ def _advancing(advance: Callable[[int], None]) -> Any:
                 future.cancel()  # raising here would leave the file open
 
     return Advancing()
+
+
+def _entry(name: str, location: Location, told: Any, *, size: int) -> Entry:
+    version, modified = told["ETag"], told["LastModified"].timestamp()
+    return Entry(name=name, uri=location.uri, size=size, version=version, modified=modified)
 
 
 def _condition(if_absent: bool, if_version: str | None) -> dict[str, str]:

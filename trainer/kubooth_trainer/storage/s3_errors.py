@@ -38,6 +38,9 @@ _UNREACHABLE = (
     RetriesExceededError, S3DownloadFailedError,
 )  # fmt: skip
 
+BROKEN_OFF = (
+    boto.IncompleteReadError, boto.ReadTimeoutError, boto.ResponseStreamingError, boto.FlexibleChecksumError,
+)  # fmt: skip
 CAUGHT = (boto.BotoCoreError, boto.ClientError, RetriesExceededError, S3DownloadFailedError)
 
 
