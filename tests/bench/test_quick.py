@@ -17,6 +17,7 @@ BENCH = Path(__file__).resolve().parent.parent.parent / "bench"
 RUN_SECONDS = 570  # a bound, not an expectation
 SCRIPTS = [
     "class_images",
+    "prior_latents",
     "transfer",
     pytest.param("whole_job", marks=pytest.mark.soak),
     pytest.param("recovery", marks=pytest.mark.soak),

@@ -70,7 +70,7 @@ def run_job(config: TrainConfig, world: World, reporter: Reporter, stop: StopFla
     setting = replace(setting, config=config)
     reporter.info("className", acquired.class_name)
     reporter.info("identifier", acquired.identifier)
-    class_images = make_class_images(setting, acquired, fetcher) if config.prior.enabled else []
+    class_images = make_class_images(setting, acquired, fetcher) if config.prior.enabled else None
     prepared = prepare(setting, acquired, class_images)
     checkpoints = Checkpoints(
         claim,
@@ -92,7 +92,7 @@ def run_job(config: TrainConfig, world: World, reporter: Reporter, stop: StopFla
             quality=quality,
             training=trained.facts,
             selection=trained.selection,
-            class_images=class_images,
+            class_images=class_images.paths if class_images else [],
             reporter=reporter,
             world_size=world.size,
             seconds=time.monotonic() - started,

@@ -1,7 +1,8 @@
-"""The latent cache: every view of every image goes through the VAE once, before training.
+"""The latent cache: every view of every photo goes through the VAE once, before training.
 
 Kept as mean and standard deviation of the posterior and sampled anew in each step, so that the expected loss is that
-of a loop which encodes every time; the VAE leaves memory before training.
+of a loop which encodes every time; the VAE leaves memory before training. Class images that the frozen model sampled
+keep the latents that it sampled, which never were pixels.
 """
 
 from __future__ import annotations
@@ -70,6 +71,12 @@ def encode(vae: nn.Module, images: Sequence[Sequence[Image.Image]], *, on_progre
     std = torch.cat(stds) * scale
     mean, std = mean.contiguous(), std.contiguous()  # a VAE with attention answers in channels_last
     return Latents(mean.reshape(-1, views, *mean.shape[1:]), std.reshape(-1, views, *std.shape[1:]))
+
+
+def as_sampled(latents: torch.Tensor) -> Latents:
+    """Of pictures whose latents [n, c, h, w] are known, in the scale the UNet sees: one view, and no deviation."""
+    mean = latents.unsqueeze(1)
+    return Latents(mean, torch.zeros_like(mean))
 
 
 def save(latents: dict[str, Latents], path: Path) -> None:

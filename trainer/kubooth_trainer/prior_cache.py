@@ -92,8 +92,8 @@ class PriorCache:
         """Whether all these images were there at the last look."""
         return self._reads and all(self._entry(index) is not None for index in indices)
 
-    def take(self, indices: Sequence[int], keep: Callable[[int, bytes], None], moved: Callable[[], None]) -> float:
-        """Reads those of the images that are there, and hands each one's PNG to `keep`. Returns seconds they cost.
+    def take(self, indices: Sequence[int], keep: Callable[[int, ClassImage], None], moved: Callable[[], None]) -> float:
+        """Reads those of the images that are there, and hands each one to `keep`. Returns seconds they cost.
 
         Damaged ones are removed from the cache. `keep` and `moved` are called from this thread.
         """
@@ -103,7 +103,7 @@ class PriorCache:
             group = found[start : start + AT_ONCE]
             for (index, _), image in zip(group, self._pool.map(self._read, group), strict=True):
                 if image is not None:
-                    keep(index, image.png)
+                    keep(index, image)
                     seconds += image.seconds
             moved()
         return seconds

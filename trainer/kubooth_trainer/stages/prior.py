@@ -11,6 +11,7 @@ from kubooth_trainer.errors import BadSubjectError
 from kubooth_trainer.families import load_parts
 from kubooth_trainer.photo_files import photo_files, read_photos
 from kubooth_trainer.prior import (
+    ClassImages,
     PriorMaker,
     PriorProgress,
     class_image_paths,
@@ -26,7 +27,7 @@ from kubooth_trainer.stages.setting import Setting
 from kubooth_trainer.subject import crops, unpack_subject
 
 
-def make_class_images(setting: Setting, acquired: Acquired, fetcher: Fetcher) -> list[Path]:
+def make_class_images(setting: Setting, acquired: Acquired, fetcher: Fetcher) -> ClassImages:
     """Class images: the user's own, or sampled from the frozen model where they are not whole already."""
     config, world, reporter = setting.config, setting.world, setting.reporter
     if config.prior.uri is not None:
@@ -70,10 +71,10 @@ def make_class_images(setting: Setting, acquired: Acquired, fetcher: Fetcher) ->
         source = "Partial" if count.made else "Hit"
     saved = count.seconds_saved
     reporter.emit(PriorEvent(source=source, images=len(paths), cache_key=key, seconds_saved=saved))
-    return paths
+    return ClassImages(paths=paths, key=key)
 
 
-def _own_class_images(setting: Setting, acquired: Acquired, fetcher: Fetcher) -> list[Path]:
+def _own_class_images(setting: Setting, acquired: Acquired, fetcher: Fetcher) -> ClassImages:
     config, reporter = setting.config, setting.reporter
     assert config.prior.uri is not None
     reporter.begin("Prior", total=config.prior.images, unit="images")
@@ -91,7 +92,7 @@ def _own_class_images(setting: Setting, acquired: Acquired, fetcher: Fetcher) ->
     setting.world.barrier()
     reporter.end("Prior", note=f"{len(files)} of your own")
     reporter.emit(PriorEvent(source="Provided", images=len(files), cache_key=None))
-    return paths
+    return ClassImages(paths=paths, key=None)
 
 
 def _write_views(files: list[Path], paths: list[Path], *, resolution: int, on_progress: Callable[[int], None]) -> None:
