@@ -22,4 +22,5 @@ pytest_plugins = [
     "bed.helm",
     "bed.commands",
     "bed.images",
+    "bed.mlflow_server",
 ]

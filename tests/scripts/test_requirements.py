@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SETS = ("build", "dev", "docs", "go", "operator", "trainer")
+SETS = ("build", "dev", "docs", "go", "mlflow-server", "operator", "trainer")
 TRAINING_ONLY = {"torch", "deepspeed", "diffusers", "transformers", "accelerate", "safetensors", "numpy", "triton"}
 
 

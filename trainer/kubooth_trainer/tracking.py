@@ -181,6 +181,7 @@ class Mlflow:
     def begin(self) -> None:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # else the client reports to its makers
         self._client = importlib.import_module("mlflow").MlflowClient(tracking_uri=self._server.uri)
         known = self._client.get_experiment_by_name(self._server.experiment)
         experiment = known.experiment_id if known else self._client.create_experiment(self._server.experiment)
@@ -192,8 +193,10 @@ class Mlflow:
             return
         tags = {_JOB_TAG: uid} if uid else {}
         self._run = self._client.create_run(experiment, run_name=self._config.tracking.name, tags=tags).info.run_id
-        for name, value in settings_of(self._config).items():
-            self._client.log_param(self._run, name, value)
+        parameter = importlib.import_module("mlflow.entities").Param
+        # In one request: one for each would take longer than a short training.
+        settings = [parameter(name, str(value)) for name, value in settings_of(self._config).items()]
+        self._client.log_batch(self._run, params=settings)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         metric = importlib.import_module("mlflow.entities").Metric
