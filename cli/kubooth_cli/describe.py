@@ -31,7 +31,7 @@ async def describe_command(session: Session, name: str, form: str | None) -> int
     if is_for_programs(form):
         show(form, [job], as_list=False)
         return OK
-    pods = await pods_of(session, name, int(status_of(job).get("attempts") or 0) or None)
+    pods = await pods_of(session, job, int(status_of(job).get("attempts") or 0) or None)
     for line in _lines(job, pods, await _events(session, job)):
         click.echo(line.rstrip())
     return OK

@@ -10,8 +10,8 @@ from typing import Any, Final
 import click
 
 from kubooth_cli.cluster.complete import job_argument
-from kubooth_cli.cluster.jobs import ENDED, get_job, phase_of, pods_of, status_of
-from kubooth_cli.cluster.session import OK, CommandError, Session, on_cluster
+from kubooth_cli.cluster.jobs import ENDED, find_job, get_job, phase_of, pods_of, status_of
+from kubooth_cli.cluster.session import FAILED, OK, CommandError, Session, on_cluster
 from kubooth_cli.lines import Lines
 from kubooth_operator.kinds import POD
 from kubooth_operator.names import CONTAINER, LABEL_ATTEMPT
@@ -63,30 +63,47 @@ class _Logs:
     async def once(self, job: Manifest) -> None:
         """What there is now, pod after pod."""
         attempt = self._attempt or int(status_of(job).get("attempts") or 0) or None
-        for pod in await pods_of(self._session, self._name, attempt):
+        for pod in await pods_of(self._session, job, attempt):
             await self._show(pod, follow=False)
 
     async def follow(self) -> None:
-        """All pods at once, also those that come later, until the job and all its pods have ended."""
+        """All pods at once, also those that come later, until the job and all its pods have ended; through outages."""
+        from kubooth_operator.client import TemporaryError
+
         streams: dict[str, asyncio.Task[None]] = {}
+        is_lost = False
         try:
             while True:
-                job = await get_job(self._session, self._name)
-                for pod in await pods_of(self._session, self._name, self._attempt):
-                    name = pod["metadata"]["name"]
-                    if name in streams and streams[name].done():
-                        streams.pop(name).result()  # raises what the stream ended with
-                    if name not in streams and name not in self._over:
-                        streams[name] = asyncio.create_task(self._show(pod, follow=True))
-                ended = phase_of(job) in ENDED or self._is_past(job)
-                if ended and all(stream.done() for stream in streams.values()):
-                    for stream in streams.values():
-                        stream.result()
-                    return
+                try:
+                    if await self._have_ended(streams):
+                        return
+                    is_lost = False
+                except TemporaryError as error:
+                    if not is_lost:
+                        click.echo(f"the connection is lost, trying again: {error}", err=True)
+                    is_lost = True
                 await asyncio.sleep(_LOOK_SECONDS)
         finally:
             for stream in streams.values():
                 stream.cancel()
+
+    async def _have_ended(self, streams: dict[str, asyncio.Task[None]]) -> bool:
+        """Whether the job and all that is shown have ended; begins to show what is new."""
+        job = await find_job(self._session, self._name)
+        if job is None:
+            raise CommandError(f"job {self._name} was deleted", FAILED)
+        for pod in await pods_of(self._session, job, self._attempt):
+            name = pod["metadata"]["name"]
+            if name in streams and streams[name].done():
+                streams.pop(name).result()  # raises what the stream ended with
+            if name not in streams and name not in self._over:
+                streams[name] = asyncio.create_task(self._show(pod, follow=True))
+        ended = phase_of(job) in ENDED or self._is_past(job)
+        if not ended or not all(stream.done() for stream in streams.values()):
+            return False
+        for stream in streams.values():
+            stream.result()
+        return True
 
     def _is_past(self, job: Manifest) -> bool:
         return self._attempt is not None and self._attempt < int(status_of(job).get("attempts") or 0)

@@ -75,13 +75,21 @@ async def download_command(session: Session, name: str, target: Path | None, end
 
 
 def _fetch(storage: Storage, uri: str, folder: Path) -> ResultManifest:
-    """Raises CommandError where the folder is another's or a file is not what the manifest says."""
+    """Raises CommandError where the folder is another's or a file is not what the manifest says, and StorageDeniedError
+    where the manifest names a file outside of the folder: whoever may write to the bucket may write anything there."""
+    from pydantic import ValidationError
+
     from kubooth_trainer.publish import MANIFEST
     from kubooth_trainer.publish import Manifest as ResultManifest
 
     raw = storage.read_bytes(storage.join(uri, MANIFEST))
-    manifest = ResultManifest.model_validate_json(raw)
+    try:
+        manifest = ResultManifest.model_validate_json(raw)
+    except ValidationError:
+        raise CommandError(f"{storage.join(uri, MANIFEST)} is not a manifest that this version can read") from None
     names = [file.name for file in manifest.files]
+    for name in names:
+        storage.join(uri, name)
     mark = folder / MANIFEST  # written first: says whose folder this is
     if folder.exists() and any(folder.iterdir()) and (not mark.is_file() or mark.read_bytes() != raw):
         raise CommandError(f"{folder} is not empty and holds something else: choose another with --to")
@@ -94,8 +102,11 @@ def _fetch(storage: Storage, uri: str, folder: Path) -> ResultManifest:
 
         storage.fetch_tree(uri, folder, names={*names, MANIFEST}, on_progress=show)
     for file in manifest.files:
-        with (folder / file.name).open("rb") as opened:
-            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        try:
+            with (folder / file.name).open("rb") as opened:
+                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        except FileNotFoundError:
+            raise CommandError(f"{storage.join(uri, file.name)} is missing: the result is not whole any more") from None
         if digest != file.sha256:
             (folder / file.name).unlink()
             raise CommandError(f"{file.name}: its SHA-256 is not the manifest's; it is removed, run the command again")

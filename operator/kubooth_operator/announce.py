@@ -1,4 +1,4 @@
-"""Events: what a person should hear of a change of status. Pure; called by `draft`.
+"""Events: what a person should hear of a change of status. Pure; called by `draft`, and by `cluster` for their form.
 
 They follow from the old and the new status alone and go out after the new one was written, so each change is told
 once however often a pass is repeated.
@@ -7,10 +7,13 @@ once however often a pass is repeated.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
+from kubooth_operator.kinds import EVENT, JOB
+from kubooth_operator.names import OPERATOR_MANAGER
 from kubooth_operator.plan import Announcement, Manifest
 
-MAX_MESSAGE = 1000  # the API server takes 1024
+MAX_NOTE = 1024  # bytes
 _CALM = frozenset({"Starting", "PodsNotReady", "ContainerCreating", "Queued", "AttemptEnded", "Finished", "Suspended"})
 
 
@@ -43,8 +46,27 @@ def announcements(old: Manifest, new: Manifest) -> Iterator[Announcement]:
         yield _say("Normal" if succeeded else "Warning", new["phase"], new.get("message", ""))
 
 
+def event_of(announcement: Announcement, job: Manifest, *, instance: str, tail: str, now: datetime) -> Manifest:
+    """The Event on a job. `instance` names the operator's process; `tail` tells Events of one job apart."""
+    metadata = job["metadata"]
+    regarding = {name: metadata[name] for name in ("namespace", "name", "uid")}
+    return {
+        "apiVersion": EVENT.api_version,
+        "kind": EVENT.kind,
+        "metadata": {"name": f"{metadata['name']}.{tail}", "namespace": metadata["namespace"]},
+        "eventTime": now.isoformat(timespec="microseconds"),
+        "reportingController": OPERATOR_MANAGER,
+        "reportingInstance": instance,
+        "action": "Reconcile",
+        "type": announcement.type,
+        "reason": announcement.reason,
+        "note": announcement.message.encode()[:MAX_NOTE].decode(errors="ignore"),
+        "regarding": {"apiVersion": JOB.api_version, "kind": JOB.kind, **regarding},
+    }
+
+
 def _say(type_: str, reason: str, message: str) -> Announcement:
-    return Announcement(type="Normal" if type_ == "Normal" else "Warning", reason=reason, message=message[:MAX_MESSAGE])
+    return Announcement(type="Normal" if type_ == "Normal" else "Warning", reason=reason, message=message)
 
 
 def _condition(status: Manifest, type_: str) -> Manifest:

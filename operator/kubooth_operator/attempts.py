@@ -70,8 +70,6 @@ def _begin(now: Present, number: int) -> None:
         draft.remember(startTime=draft.now)
     draft.status.setdefault("startTime", timestamp(draft.now))
     _stand_at_the_start(now)
-    if draft.condition("Suspended") is not None:
-        draft.set_condition("Suspended", False, "Resumed", "spec.suspend is false")
     draft.wake_in(0)
 
 

@@ -8,11 +8,9 @@ What may end differently another time (no answer, 429, 5xx) is a `TemporaryError
 from __future__ import annotations
 
 import json
-import logging
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,22 +19,18 @@ import yaml
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
 
+from kubooth_operator.reach import Reach
+
 Manifest = dict[str, Any]
 MERGE_PATCH: Final = "application/merge-patch+json"
 APPLY_PATCH: Final = "application/apply-patch+yaml"
 ONLY_METADATA: Final = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 REQUEST_SECONDS: Final = 15.0
 CONNECT_SECONDS: Final = 5.0
-SILENCE_SECONDS: Final = 10.0
-"""With no answer for this long, the API server counts as having been out of reach."""
-_SAY_AFTER_SECONDS = 2.0
 _IDLE_SECONDS = 150.0
 """A watch that brings nothing for this long, not even a bookmark, is opened anew: the connection may be dead."""
 
 _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-
-_log = logging.getLogger(__name__)
-
 
 Told = Callable[[str, int, float], None]
 """Is called at the end of each request, watches apart: method, status (0: no answer), seconds."""
@@ -84,40 +78,6 @@ class GoneError(ApiError):
     """The version to continue from is too old."""
 
 
-class Reach:
-    """Whether the API server answers, and since when without a break. Says an outage once."""
-
-    def __init__(self) -> None:
-        self.since = datetime.now(UTC)
-        self._last = time.monotonic()
-        self._out = False
-
-    @property
-    def silent_seconds(self) -> float:
-        """Since the last answer."""
-        return time.monotonic() - self._last
-
-    def answered(self) -> None:
-        """To be called at every answer."""
-        silent = self.silent_seconds
-        self._last = time.monotonic()
-        if silent > SILENCE_SECONDS:
-            self.since = datetime.now(UTC)
-        if self._out:
-            self._out = False
-            _log.info("the API server answers again after %.0f s", silent)
-
-    def failed(self, error: Exception) -> None:
-        """To be called when a request got no answer."""
-        if not self._out and self.silent_seconds > _SAY_AFTER_SECONDS:
-            self._out = True
-            _log.warning("the API server does not answer: %s", error)
-
-    def __str__(self) -> str:
-        silence = timedelta(seconds=round(self.silent_seconds))
-        return f"last answer {silence} ago, without a break since {self.since.isoformat(timespec='seconds')}"
-
-
 class Api:
     """One connection pool to one API server."""
 
@@ -158,7 +118,7 @@ class Api:
                 await self._check(response)
                 async for line in _lines(response.content):
                     self.reach.answered()
-                    yield json.loads(line)
+                    yield _object(line)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise TemporaryError(f"watch of {path}: {_words(error)}") from error
 
@@ -191,8 +151,7 @@ class Api:
             async with opened as response:
                 status = response.status
                 await self._check(response)
-                answer: Manifest = json.loads(await response.read())
-                return answer
+                return _object(await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             failure = TemporaryError(f"{method} {path}: {_words(error)}")
             self.reach.failed(failure)
@@ -279,6 +238,17 @@ def _api(configuration: Configuration, user_agent: str, told: Told = _tell_nobod
     client = ApiClient(configuration)
     client.user_agent = user_agent
     return Api(client, told)
+
+
+def _object(text: bytes) -> Manifest:
+    """What a server says. Raises TemporaryError where that is no JSON object: a proxy's page, or a line cut short."""
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise TemporaryError(f"this is not what an API server answers: {text[:80].decode(errors='replace')!r}")
+    return answer
 
 
 def _error(status: int, body: bytes, retry_after: str | None) -> ApiError:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from kubooth_operator.cache import Cache, Key, job_uid, key_of, runtime_name, uid_of, version_of
+from kubooth_operator.announce import event_of
+from kubooth_operator.cache import Cache, Key, job_uid, key_of, owner_of, runtime_name, uid_of, version_of
 from kubooth_operator.client import (
     APPLY_PATCH,
     MERGE_PATCH,
@@ -35,7 +36,6 @@ from kubooth_operator.refusals import Refusals, pod_refusal
 
 _OWN_FIELDS = {"fieldManager": OPERATOR_MANAGER}
 _PODS_LEFT_SECONDS = 2.0
-_MAX_NOTE = 1024
 
 _log = logging.getLogger(__name__)
 
@@ -148,6 +148,7 @@ class Cluster:
             now = await self._api.get(JOB.path(key.namespace, key.name))
         except NotFoundError:
             self._cache.jobs.remove(key, uid_of(job))
+            self.forget(uid_of(job))
             return False
         self._cache.jobs.put(now)
         return uid_of(now) == uid_of(job) and version_of(now) == version_of(job)
@@ -188,6 +189,10 @@ class Cluster:
             answer = await self._api.post(kind.path(namespace), manifest, query=_OWN_FIELDS)
         except AlreadyExistsError:
             holder = await self._api.get(kind.path(namespace, name))
+            if _is_of_an_earlier_job(holder, job):
+                raise NotYetError(
+                    f"{kind.kind} {name} of an earlier job of this name has to go", _PODS_LEFT_SECONDS
+                ) from None
             if job_uid(holder) != uid_of(job):
                 ref = Ref(api_version=kind.api_version, kind=kind.kind, namespace=namespace, name=name)
                 self._taken.setdefault(uid_of(job), set()).add(ref)
@@ -243,28 +248,9 @@ class Cluster:
 
     async def _announce(self, job: Manifest, announcement: Announcement) -> None:
         """Events are for people who look: one that does not arrive is no reason to stop."""
-        key = key_of(job)
-        event = {
-            "apiVersion": EVENT.api_version,
-            "kind": EVENT.kind,
-            "metadata": {"name": f"{key.name}.{secrets.token_hex(8)}", "namespace": key.namespace},
-            "eventTime": datetime.now(UTC).isoformat(timespec="microseconds"),
-            "reportingController": OPERATOR_MANAGER,
-            "reportingInstance": self._instance,
-            "action": "Reconcile",
-            "type": announcement.type,
-            "reason": announcement.reason,
-            "note": announcement.message[:_MAX_NOTE],
-            "regarding": {
-                "apiVersion": JOB.api_version,
-                "kind": JOB.kind,
-                "namespace": key.namespace,
-                "name": key.name,
-                "uid": uid_of(job),
-            },
-        }
+        event = event_of(announcement, job, instance=self._instance, tail=secrets.token_hex(8), now=datetime.now(UTC))
         try:
-            await self._api.post(EVENT.path(key.namespace), event)
+            await self._api.post(EVENT.path(key_of(job).namespace), event)
         except ApiError as error:
             _log.debug("event %s: %s", announcement.reason, error, extra=_about(job))
 
@@ -275,6 +261,12 @@ def _path(ref: Ref) -> str:
 
 def _is_over(pod: Manifest) -> bool:
     return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+
+def _is_of_an_earlier_job(holder: Manifest, job: Manifest) -> bool:
+    """Whether an object belongs to a job that had this one's name, and is gone: its objects follow in a moment."""
+    owner = owner_of(holder)
+    return owner is not None and owner["name"] == job["metadata"]["name"] and owner["uid"] != uid_of(job)
 
 
 def _is_going(deletion: Deletion, observed: Observed) -> bool:

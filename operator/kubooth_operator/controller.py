@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from typing import Final
 
 from kubooth_operator.cache import Key
-from kubooth_operator.client import ApiError, ConflictError, NotFoundError, Reach, RefusedError, TemporaryError
+from kubooth_operator.client import ApiError, ConflictError, NotFoundError, RefusedError, TemporaryError
 from kubooth_operator.cluster import Cluster, NotYetError
 from kubooth_operator.metrics import Metrics
 from kubooth_operator.plan import Clock, Observed, Plan, Settings
+from kubooth_operator.reach import Reach
 from kubooth_operator.workqueue import WorkQueue
 
 Reconcile = Callable[[Observed, Settings, Clock], Plan]

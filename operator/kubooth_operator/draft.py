@@ -58,6 +58,10 @@ class Draft:
         """A condition of the new status."""
         return next((each for each in self.status.get("conditions", ()) if each["type"] == type_), None)
 
+    def holds(self, type_: str) -> bool:
+        """Whether a condition of the new status is true."""
+        return (self.condition(type_) or {}).get("status") == "True"
+
     # What is decided
 
     def stand(self, phase: str, reason: str, message: str) -> None:

@@ -46,10 +46,10 @@ class Events:
         if type_ is None:
             self.listed_again.set()
         if type_ == "DELETED":
-            if not store.remove(key_of(manifest), uid_of(manifest), version_of(manifest)):
-                return
             if kind == JOB:
                 self._forget(uid_of(manifest))
+            if not store.remove(key_of(manifest), uid_of(manifest), version_of(manifest)):
+                return
         elif not store.put(manifest):
             return
         self._name(kind, manifest, before)
@@ -83,6 +83,8 @@ class Events:
                     continue
                 present = [uid_of(item) for item in found["items"] or ()]  # null where there are none
                 for gone in self._cache.store_of(kind).prune(present, int(found["metadata"]["resourceVersion"])):
+                    if kind == JOB:
+                        self._forget(uid_of(gone))
                     self._name(kind, gone)
 
     def _name(self, kind: Kind, manifest: Manifest, before: Manifest | None = None) -> None:

@@ -23,7 +23,7 @@ def configure(log_format: LogFormat, *, verbose: bool) -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """kopf says each failed request of an outage; `client.Reach` says the outage. kopf's signals are not needed."""
+    """kopf says each failed request of an outage; `reach.Reach` says the outage. kopf's signals are not needed."""
     if not record.name.startswith("kopf"):
         return True
     return not record.getMessage().startswith(("Request attempt", "OS signals are ignored"))

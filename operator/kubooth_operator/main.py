@@ -142,7 +142,7 @@ class _Operator:
             if work.done():
                 return _exit_code(work)
             _log.info("told to end")
-            await self._drain()
+            await self._drain(work)
             work.cancel()
             await asyncio.wait({work})
             if self._lease is not None:
@@ -171,12 +171,14 @@ class _Operator:
             await self._controller.run(self._options.workers)
             self._drained.set()
 
-    async def _drain(self) -> None:
-        """Lets passes that are under way end."""
+    async def _drain(self, work: asyncio.Task[None]) -> None:
+        """Lets passes that are under way end, unless the work ends before them: the Lease may be lost meanwhile."""
         if self._state == WORKING:
             self._state = "ending"
             self._controller.stop()
-            await self._drained.wait()
+            drained = asyncio.create_task(self._drained.wait())
+            await asyncio.wait({work, drained}, return_when=asyncio.FIRST_COMPLETED)
+            drained.cancel()
 
 
 def _exit_code(work: asyncio.Task[None]) -> int:

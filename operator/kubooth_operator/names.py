@@ -1,7 +1,8 @@
 """Names, labels and field managers of everything the operator makes. Pure text; `render`, `reconcile` and the edge
 agree on them here.
 
-A job's name has at most 45 characters, so that a pod's host name, `<job>-kubooth-<attempt>-<index>`, fits into 63.
+A job's name has at most 45 characters, so that a pod's host name, `<job>-kubooth-<attempt>-<index>`, fits into 63. In
+the name of rank 0's pod, which the admission policy compares, the Job controller leaves 55 for the batch Job's.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ MODELS_FOLDER = "/var/cache/kubooth/models"
 TERMINATION_LOG = "/dev/termination-log"
 MASTER_PORT = 29500
 CHECKPOINTS_FOLDER = ".kubooth/checkpoints/"
+MAX_BATCH_JOB = 55  # of 63, without `-0-` and five random characters: the Job controller cuts what is longer
 
 
 def shared_name(job: str) -> str:
@@ -40,8 +42,10 @@ def shared_name(job: str) -> str:
 
 
 def attempt_name(job: str, attempt: int) -> str:
-    """The name of ConfigMap and batch Job of an attempt."""
-    return f"{job}-kubooth-{attempt}"
+    """The name of ConfigMap and batch Job of an attempt: `-k-` where the Job controller would cut `-kubooth-12` to
+    `-kubooth-1`, so that a pod's name always tells its attempt. The chart's policy (files/policy.yaml) counts alike."""
+    name = f"{job}-kubooth-{attempt}"
+    return name if len(name) <= MAX_BATCH_JOB else f"{job}-k-{attempt}"
 
 
 def master_address(job: str, namespace: str, attempt: int) -> str:

@@ -7,7 +7,7 @@ from kubooth_operator.api.job import RunPolicy
 from kubooth_operator.api.problems import SpecError
 from kubooth_operator.diagnose import Waiting, why_waiting
 from kubooth_operator.draft import Draft
-from kubooth_operator.plan import Clock, Observed, Settings
+from kubooth_operator.plan import Clock, Manifest, Observed, Settings
 from kubooth_operator.render import Accepted
 from kubooth_operator.workload import BatchJob, Pod
 
@@ -44,4 +44,9 @@ class Present:
 
     @property
     def is_suspended(self) -> bool:
-        return self.observed.job.get("spec", {}).get("suspend") is True
+        return is_suspended(self.observed.job)
+
+
+def is_suspended(job: Manifest) -> bool:
+    """Whether its spec says that it should not run."""
+    return job.get("spec", {}).get("suspend") is True

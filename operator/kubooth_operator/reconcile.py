@@ -16,7 +16,7 @@ from kubooth_operator.api.problems import SpecError
 from kubooth_operator.children import deletion
 from kubooth_operator.draft import Draft
 from kubooth_operator.plan import Clock, Observed, Plan, Settings
-from kubooth_operator.present import Present
+from kubooth_operator.present import Present, is_suspended
 from kubooth_operator.workload import BatchJob, time_of
 
 
@@ -27,6 +27,8 @@ def reconcile(observed: Observed, settings: Settings, clock: Clock) -> Plan:
     draft = Draft(observed.job, clock)
     if draft.has_finished:
         return _after_the_end(observed, clock)
+    if draft.holds("Suspended") and not is_suspended(observed.job):
+        draft.set_condition("Suspended", False, "Resumed", "spec.suspend is false")
     judgement = judge(observed)
     _say_whether_accepted(draft, judgement)
     if judgement.job is None:

@@ -17,6 +17,7 @@ from typing import Final, Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 FIRST_BACKOFF_SECONDS: Final = 0.25
 LONGEST_BACKOFF_SECONDS: Final = 60.0
+_FEW: Final = 64  # stale timers that are no reason to look through all of them
 
 
 class Schedule(Generic[K]):
@@ -45,6 +46,8 @@ class Schedule(Generic[K]):
         self._due[key] = when
         self._order += 1
         heapq.heappush(self._timers, (when, self._order, key))
+        if len(self._timers) > 2 * len(self._due) + _FEW:
+            self._drop_stale()
 
     def take(self, now: float) -> K | None:
         """The key to work on, or None where nothing is due. It has to be given back by `done`."""
@@ -87,6 +90,11 @@ class Schedule(Generic[K]):
     def __len__(self) -> int:
         """Keys that wait for a worker, timers apart."""
         return len(self._ready)
+
+    def _drop_stale(self) -> None:
+        """A job that trains is looked at every few seconds, and each time sets a timer that ends hours later."""
+        self._timers = [(when, order, key) for order, (key, when) in enumerate(self._due.items())]
+        heapq.heapify(self._timers)
 
 
 class WorkQueue(Generic[K]):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from typing import Any, Literal, NamedTuple
 
-from kubooth_operator.api.tracking import NO_CREDENTIALS
+from kubooth_operator.api.rules import NO_CREDENTIALS
 
 GONE: Any = object()
 
@@ -160,7 +160,6 @@ BAD_JOBS = [
 ]  # fmt: skip
 
 RUNTIME: Literal["PersonalizationRuntime"] = "PersonalizationRuntime"
-ENDPOINT = "must start with http:// or https://"
 
 BAD_RUNTIMES = [
     BadSpec("no-devices", {"spec.accelerator": {}}, "spec.accelerator.perNode", "is required", "schema", RUNTIME),
@@ -170,8 +169,9 @@ BAD_RUNTIMES = [
     BadSpec("default-steps", {"spec.defaults": {"training": {"steps": 0}}}, "spec.defaults.training.steps", "should be greater than or equal to 1, got 0", "schema", RUNTIME),
     BadSpec("default-model", {"spec.defaults": {"model": {"name": "sd15"}}}, "spec.defaults.model", "is not a known field; known here: subject, prior, training, parallelism, checkpoints, evaluation, output, queueName, priorityClassName, runPolicy", "strict", RUNTIME),
     BadSpec("near-miss", {"spec.acelerator": {"perNode": 1}}, "spec.acelerator", "is not a known field; did you mean accelerator?", "strict", RUNTIME),
-    BadSpec("endpoint", {"spec.storage": {"endpoint": "minio:9000"}}, "spec.storage.endpoint", ENDPOINT, "rule", RUNTIME),
-    BadSpec("external-endpoint", {"spec.storage": {"externalEndpoint": "s3://x"}}, "spec.storage.externalEndpoint", ENDPOINT, "rule", RUNTIME),
+    BadSpec("endpoint", {"spec.storage": {"endpoint": "minio:9000"}}, "spec.storage.endpoint", NO_CREDENTIALS, "rule", RUNTIME),
+    BadSpec("external-endpoint", {"spec.storage": {"externalEndpoint": "s3://x"}}, "spec.storage.externalEndpoint", NO_CREDENTIALS, "rule", RUNTIME),
+    BadSpec("endpoint-password", {"spec.storage": {"endpoint": "https://key:secret@minio:9000"}}, "spec.storage.endpoint", NO_CREDENTIALS, "rule", RUNTIME),
     BadSpec("read-prefix", {"spec.limits": {"readPrefixes": ["s3://a/", "photos/"]}}, "spec.limits.readPrefixes", "every prefix must start with s3:// or file:///", "rule", RUNTIME),
     BadSpec("write-prefix", {"spec.limits": {"writePrefixes": ["file:x"]}}, "spec.limits.writePrefixes", "every prefix must start with s3:// or file:///", "rule", RUNTIME),
     BadSpec("same-model-twice", {"spec.models": [{"name": "a", "uri": "s3://x/"}, {"name": "a", "uri": "s3://y/"}]}, "spec.models", "every model must have a name of its own", "rule", RUNTIME),

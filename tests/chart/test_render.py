@@ -77,6 +77,10 @@ WRONG: dict[str, tuple[Manifest, str]] = {
         {"networkPolicy": {"trainers": {"apiServerPorts": [0]}}},
         "at '/networkPolicy/trainers/apiServerPorts/0'",
     ),
+    "an address without its length": (
+        {"networkPolicy": {"trainers": {"apiServerCidrs": ["10.0.0.1"]}}},
+        "at '/networkPolicy/trainers/apiServerCidrs/0'",
+    ),
     "a budget of none": (
         {"operator": {"podDisruptionBudget": {"maxUnavailable": 0}}},
         "at '/operator/podDisruptionBudget/maxUnavailable'",

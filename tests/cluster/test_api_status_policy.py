@@ -19,7 +19,7 @@ from bed.controlplane import ControlPlane
 from bed.installation import CHART_FILES, OPERATOR, SYSTEM_NAMESPACE
 
 from kubooth_operator import names
-from kubooth_operator.api.job import PersonalizationJob
+from kubooth_operator.api.job import MAX_NAME, PersonalizationJob
 from kubooth_operator.schema import structural_schema
 
 APPLY = "application/apply-patch+yaml"
@@ -234,35 +234,40 @@ def test_other_pods_are_refused(gang: Gang, pod: str, account: str, attempts: in
     assert "identifier" not in gang.job()["status"]
 
 
-def test_the_pod_of_a_job_with_the_longest_name_may_write(gang: Gang) -> None:
+def test_of_a_job_with_the_longest_name_the_pod_of_the_present_attempt_alone_may_write(gang: Gang) -> None:
     """The Job controller cuts the name of a pod where it would be longer than 63 characters."""
-    name, attempt = "r" * 45, 12
+    name = "r" * MAX_NAME
+    longest = changed(GOOD_JOB, {"metadata.name": name, "metadata.namespace": gang.namespace})
+    role = changed(rights("shared", [name])[1], {"metadata.namespace": gang.namespace})
+    gang.plane.apply(longest, role)
+    pods = {attempt: pod_of_a_batch_job(gang, names.attempt_name(name, attempt)) for attempt in (1, 10, 12)}
+    for attempt in pods:
+        gang.as_admin({"attempts": attempt}, name)
+        may = {
+            each: gang.patch(gang.token(pod, "shared"), {"identifier": f"of-{each}"}, job=name).code == 200
+            for each, pod in pods.items()
+        }
+        assert may == {each: each == attempt for each in pods}, pods
+
+
+def pod_of_a_batch_job(gang: Gang, name: str) -> str:
+    """The name that the Job controller gives to the pod of index 0."""
+    pod_spec = {
+        "restartPolicy": "Never",
+        "serviceAccountName": "shared",
+        "containers": [{"name": "trainer", "image": "nothing"}],
+    }
     batch_job = {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": names.attempt_name(name, attempt), "namespace": gang.namespace},
-        "spec": {
-            "completionMode": "Indexed",
-            "completions": 1,
-            "template": {
-                "spec": {
-                    "restartPolicy": "Never",
-                    "serviceAccountName": "shared",
-                    "containers": [{"name": "trainer", "image": "nothing"}],
-                }
-            },
-        },
+        "metadata": {"name": name, "namespace": gang.namespace},
+        "spec": {"completionMode": "Indexed", "completions": 1, "template": {"spec": pod_spec}},
     }
-    longest = changed(GOOD_JOB, {"metadata.name": name, "metadata.namespace": gang.namespace})
-    role = changed(rights("shared", [name])[1], {"metadata.namespace": gang.namespace})
-    gang.plane.apply(longest, role, batch_job)
-    gang.as_admin({"attempts": attempt}, name)
-    where = ("pod", "-l=batch.kubernetes.io/job-completion-index=0", "-n", gang.namespace)
+    gang.plane.apply(batch_job)
+    where = ("pod", f"-l=batch.kubernetes.io/job-name={name}", "-n", gang.namespace)
     gang.plane.kubectl("wait", "--for=create", *where, "--timeout=60s")
     (pod,) = gang.plane.get(*where)["items"]
-    assert not pod["metadata"]["name"].startswith(names.attempt_name(name, attempt))
-    answer = gang.patch(gang.token(pod["metadata"]["name"], "shared"), {"identifier": "sks"}, job=name)
-    assert answer.code == 200, answer
+    return str(pod["metadata"]["name"])
 
 
 def test_a_token_without_a_pod_is_refused(gang: Gang) -> None:

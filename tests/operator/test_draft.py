@@ -83,7 +83,7 @@ def test_an_event_is_told_with_the_status_that_it_follows_from() -> None:
     draft.set_condition("Accepted", False, "LimitExceeded", "x" * 5000)
     plan = draft.plan()
     (event,) = plan.announce
-    assert (event.type, event.reason, len(event.message)) == ("Warning", "LimitExceeded", 1000)
+    assert (event.type, event.reason, event.message) == ("Warning", "LimitExceeded", "x" * 4096)
     assert plan.status is not None
     again = Draft(job(**merged({}, plan.status)), CLOCK)
     again.set_condition("Accepted", False, "LimitExceeded", "y")

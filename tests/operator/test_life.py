@@ -147,6 +147,24 @@ def test_suspended_between_two_attempts_it_stays_down() -> None:
     assert world.run_to_the_end()["phase"] == "Succeeded"
 
 
+def test_what_goes_on_is_not_called_suspended_while_it_waits() -> None:
+    """Resumed during the back-off after a failure, or when its spec is refused: it waits, and for something else."""
+    world = two_nodes(fails_first(3), maxRestarts=9)
+    world.run(until=lambda: world.status.get("reason") == "BackOff")
+    world.edit(suspend=True)
+    world.settle()
+    assert world.condition("Suspended")["status"] == "True"
+    world.edit(suspend=False)
+    world.settle()
+    assert (world.status["reason"], world.condition("Suspended")["status"]) == ("BackOff", "False")
+    world = World(spec={"suspend": True})
+    world.settle()
+    world.runtime = None
+    world.edit(suspend=False)
+    world.settle()
+    assert (world.status["reason"], world.condition("Suspended")["status"]) == ("RuntimeNotFound", "False")
+
+
 def test_work_that_was_done_when_the_job_was_suspended_counts() -> None:
     world = running(two_nodes())
     world.run(100, until=lambda: all(ended(pod) for pod in world.pods.values()))

@@ -131,6 +131,17 @@ def test_many_stale_timers_leave_nothing_behind() -> None:
     assert not queue._timers
 
 
+def test_a_key_that_is_looked_at_often_does_not_gather_timers() -> None:
+    queue = schedule()
+    for now in range(5000):  # a job that trains, whose deadline moves on with each report
+        queue.add("a")
+        assert all_due(queue, now) == ["a"]
+        queue.add_at("a", now + 604_800)
+    assert len(queue._timers) < 100
+    assert queue.next_due() == 4999 + 604_800
+    assert all_due(queue, 4999 + 604_800) == ["a"]
+
+
 async def _give(queue: WorkQueue[str], act: Callable[[], object]) -> str | None:
     taker = asyncio.create_task(queue.get())
     await asyncio.sleep(0)

@@ -12,7 +12,7 @@ import click
 from kubooth_cli.cluster.session import CommandError, Session, is_unknown_kind
 from kubooth_operator.defaults import DEFAULT, default_of
 from kubooth_operator.kinds import JOB, POD, RUNTIME
-from kubooth_operator.names import LABEL_ATTEMPT, LABEL_JOB
+from kubooth_operator.names import LABEL_ATTEMPT, LABEL_JOB_UID
 
 Manifest = dict[str, Any]
 ENDED: Final = ("Succeeded", "Failed")
@@ -68,9 +68,10 @@ async def get_runtime(session: Session, name: str) -> Manifest:
         raise CommandError(f"there is no runtime {name}: kubectl get prt shows those there are") from error
 
 
-async def pods_of(session: Session, job: str, attempt: int | None = None) -> list[Manifest]:
-    """The pods of a job, or of one of its attempts, by name."""
-    selector = f"{LABEL_JOB}={job}" + (f",{LABEL_ATTEMPT}={attempt}" if attempt is not None else "")
+async def pods_of(session: Session, job: Manifest, attempt: int | None = None) -> list[Manifest]:
+    """The pods of a job, or of one of its attempts, by name; not those of an earlier job of its name."""
+    selector = f"{LABEL_JOB_UID}={job['metadata']['uid']}"
+    selector += f",{LABEL_ATTEMPT}={attempt}" if attempt is not None else ""
     answer = await session.api.get(POD.path(session.namespace), query={"labelSelector": selector})
     found: list[Manifest] = answer["items"]
     return sorted(found, key=lambda pod: str(pod["metadata"]["name"]))
@@ -84,7 +85,11 @@ async def follow(session: Session, name: str) -> AsyncGenerator[Manifest, None]:
     pause = 0.0
     while job is not None:
         yield job
-        query = {"fieldSelector": f"metadata.name={name}", "resourceVersion": job["metadata"]["resourceVersion"]}
+        query = {
+            "fieldSelector": f"metadata.name={name}",
+            "resourceVersion": job["metadata"]["resourceVersion"],
+            "allowWatchBookmarks": "true",  # else a job that waits for hours looks like a connection that is dead
+        }
         try:
             # closed here and now, also when the one who listens has had enough
             async with contextlib.aclosing(session.api.watch(JOB.path(session.namespace), query)) as events:
@@ -94,7 +99,8 @@ async def follow(session: Session, name: str) -> AsyncGenerator[Manifest, None]:
                         return
                     if event["type"] == "ERROR":
                         break
-                    yield event["object"]
+                    if event["type"] != "BOOKMARK":
+                        yield event["object"]
         except GoneError:
             pass
         except TemporaryError as error:
@@ -103,12 +109,13 @@ async def follow(session: Session, name: str) -> AsyncGenerator[Manifest, None]:
             pause = min(max(_AGAIN_SECONDS, 2 * pause), _LONGEST_PAUSE_SECONDS)
             await asyncio.sleep(pause)
         try:
-            job = await _find(session, name)
+            job = await find_job(session, name)
         except TemporaryError:
             pause = max(pause, _AGAIN_SECONDS)
 
 
-async def _find(session: Session, name: str) -> Manifest | None:
+async def find_job(session: Session, name: str) -> Manifest | None:
+    """None where there is no such job."""
     from kubooth_operator.client import NotFoundError
 
     try:

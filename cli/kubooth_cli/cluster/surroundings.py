@@ -13,6 +13,7 @@ from kubooth_cli.cluster.session import Session
 from kubooth_operator.api.load import parse
 from kubooth_operator.api.problems import SpecError
 from kubooth_operator.api.runtime import PersonalizationRuntime, RuntimeSpec
+from kubooth_operator.api.scalars import bytes_of
 from kubooth_operator.defaults import DEFAULT
 from kubooth_operator.kinds import RUNTIME
 
@@ -144,7 +145,7 @@ async def devices(session: Session, spec: RuntimeSpec) -> Finding:
         labels = ", ".join(f"{key}={value}" for key, value in selector.items())
         message = f"no node has the labels of the runtime's nodeSelector ({labels})" if selector else "there is no node"
         return fault("devices", message, "label the nodes, or mend nodeSelector")
-    counts = [int(node.get("status", {}).get("allocatable", {}).get(wanted.resource, 0)) for node in nodes]
+    counts = [bytes_of(node.get("status", {}).get("allocatable", {}).get(wanted.resource, 0)) for node in nodes]
     if not any(counts):
         message = f"no node offers {wanted.resource}: its device plugin does not run"
         return fault("devices", message, "install the device plugin on those nodes, or mend accelerator.resource")

@@ -48,6 +48,25 @@ def location_rule(field: str, attribute: str | None = None) -> Rule:
     )
 
 
+NO_CREDENTIALS = "must start with http:// or https:// and hold no credentials: those belong in credentialsSecret"
+
+
+def server_rule(field: str, attribute: str | None = None) -> Rule:
+    """The address of a server in `field`, where it is given, is one, and shows nobody a password."""
+    name = attribute or field
+
+    def holds(part: Any) -> bool:
+        url: str | None = getattr(part, name)
+        return url is None or (url.startswith(("http://", "https://")) and "@" not in url)
+
+    return Rule(
+        field=field,
+        cel=f"!has(self.{field}) || (self.{field}.matches('^https?://') && !self.{field}.contains('@'))",
+        message=NO_CREDENTIALS,
+        holds=holds,
+    )
+
+
 STARTED = "has(oldSelf.status) && has(oldSelf.status.attempts) && oldSelf.status.attempts > 0"
 
 

@@ -16,7 +16,7 @@ from kubooth_operator.api.job import (
 )
 from kubooth_operator.api.limits import LimitsSpec
 from kubooth_operator.api.prior import PriorSpec
-from kubooth_operator.api.rules import Rule, location_rule
+from kubooth_operator.api.rules import Rule, location_rule, server_rule
 from kubooth_operator.api.scalars import (
     Dns1123Label,
     Dns1123Subdomain,
@@ -29,22 +29,10 @@ from kubooth_operator.api.scalars import (
 from kubooth_operator.api.tracking import TrackingSpec
 from kubooth_operator.api.training import CheckpointsSpec, ParallelismSpec, TrainingSpec
 
-ENDPOINT = "must start with http:// or https://"
 LabelMap = Annotated[dict[str, LabelValue], Field(max_length=64)]
 QuantityMap = Annotated[dict[str, Quantity], Field(max_length=32)]
 MountPath = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^/[^:]*$")]
 Url = Annotated[str, Field(min_length=1, max_length=512)]
-
-
-def _endpoint_rule(field: str, attribute: str) -> Rule:
-    return Rule(
-        field=field,
-        cel=f"!has(self.{field}) || self.{field}.startsWith('http://') || self.{field}.startsWith('https://')",
-        message=ENDPOINT,
-        holds=lambda storage: (
-            getattr(storage, attribute) is None or getattr(storage, attribute).startswith(("http://", "https://"))
-        ),
-    )
 
 
 class CatalogueModel(Part):
@@ -126,8 +114,8 @@ class StorageSpec(Part):
     """The object store, and how pods get credentials for it."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        _endpoint_rule("endpoint", "endpoint"),
-        _endpoint_rule("externalEndpoint", "external_endpoint"),
+        server_rule("endpoint"),
+        server_rule("externalEndpoint", "external_endpoint"),
         location_rule("inbox"),
     )
 

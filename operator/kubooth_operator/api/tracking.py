@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from kubooth_operator.api.fields import Part, preset, required, setting
-from kubooth_operator.api.rules import Rule
+from kubooth_operator.api.rules import Rule, server_rule
 from kubooth_operator.api.scalars import Dns1123Subdomain
 
-NO_CREDENTIALS = "must start with http:// or https:// and hold no credentials: those belong in credentialsSecret"
 Folder = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^/[^:]*$")]
 ServerUrl = Annotated[str, Field(min_length=1, max_length=512)]
 Title = Annotated[str, Field(min_length=1, max_length=128)]
 
 
-def _server_rule(field: str) -> Rule:
-    def holds(part: Any) -> bool:
-        url: str | None = getattr(part, field)
-        return url is None or (url.startswith(("http://", "https://")) and "@" not in url)
-
-    return Rule(
-        field=field,
-        cel=f"!has(self.{field}) || (self.{field}.matches('^https?://') && !self.{field}.contains('@'))",
-        message=NO_CREDENTIALS,
-        holds=holds,
-    )
-
-
 class MlflowSpec(Part):
     """An MLflow tracking server."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (_server_rule("uri"),)
+    rules: ClassVar[tuple[Rule, ...]] = (server_rule("uri"),)
 
     uri: ServerUrl = required("Address of the server (http:// or https://), as pods reach it.")
     experiment: Title = preset("kubooth", "Experiment that runs go to; it is made where it is missing.")
@@ -41,7 +27,7 @@ class MlflowSpec(Part):
 class WandbSpec(Part):
     """A project on Weights & Biases."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (_server_rule("url"),)
+    rules: ClassVar[tuple[Rule, ...]] = (server_rule("url"),)
 
     project: Title = required("Project that runs go to.")
     entity: Title | None = setting("Team or user that owns the project.", absent="that of the key")

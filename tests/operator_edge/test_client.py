@@ -1,0 +1,68 @@
+"""The client against a server that answers what an API server does not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+
+import pytest
+from aiohttp import web
+from operator_edge.fake_server import connected
+
+from kubooth_operator.cache import Store
+from kubooth_operator.client import TemporaryError
+from kubooth_operator.kinds import POD
+from kubooth_operator.watch import Watch
+
+PAGE = "<html>Please log in</html>"
+
+
+@pytest.mark.parametrize("text", [PAGE, "", "[1]", '{"kind": "PodLi'])
+def test_an_answer_that_is_none_is_a_matter_of_time(text: str) -> None:
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(text=text, content_type="text/html")
+
+    async def ask() -> None:
+        async with connected(handler) as api:
+            await api.get("/version")
+
+    with pytest.raises(TemporaryError, match="not what an API server answers"):
+        asyncio.run(ask())
+
+
+def test_a_watch_goes_on_after_a_line_that_was_cut_short() -> None:
+    """The line is asked for again: nothing is lost, and the operator does not end."""
+    seen: list[str] = []
+    all_there = asyncio.Event()
+
+    def added(name: str, version: str) -> str:
+        metadata = {"namespace": "ns", "name": name, "uid": name, "resourceVersion": version}
+        return json.dumps({"type": "ADDED", "object": {"apiVersion": "v1", "kind": "Pod", "metadata": metadata}})
+
+    async def handler(request: web.Request) -> web.Response:
+        if "watch" not in request.query:
+            return web.json_response({"metadata": {"resourceVersion": "10"}, "items": []})
+        first = request.query["resourceVersion"] == "10"
+        return web.Response(text=f"{added('a', '11')}\n{added('b', '12')[:40]}" if first else added("b", "12") + "\n")
+
+    async def follow() -> None:
+        async with connected(handler) as api:
+            store = Store()
+
+            def note(pod: dict[str, dict[str, str]]) -> None:
+                seen.append(pod["metadata"]["name"])
+                if "b" in seen:
+                    all_there.set()
+
+            running = asyncio.create_task(Watch(api, POD, store, note).run())
+            reached = asyncio.create_task(all_there.wait())
+            await asyncio.wait({running, reached}, return_when=asyncio.FIRST_COMPLETED, timeout=30)
+            assert not running.done() or running.exception() is None
+            running.cancel()
+            reached.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+
+    asyncio.run(follow())
+    assert seen[:2] == ["a", "b"]

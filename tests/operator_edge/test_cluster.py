@@ -1,0 +1,117 @@
+"""The edge of a pass against a server that answers by a script: what names, notes and deletions lead to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+from api.bad_specs import GOOD_JOB
+from operator_edge.fake_server import connected, not_found
+
+from kubooth_operator.cache import Cache, Key
+from kubooth_operator.cluster import Cluster, NotYetError
+from kubooth_operator.handlers import Events
+from kubooth_operator.kinds import JOB
+from kubooth_operator.metrics import Metrics
+from kubooth_operator.names import shared_name
+from kubooth_operator.plan import Announcement, Observed, Plan, Ref
+from kubooth_operator.workqueue import WorkQueue
+
+Manifest = dict[str, Any]
+SERVICE = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": shared_name("rex"), "namespace": "ns"}}
+
+
+def job(uid: str = "new", version: int = 5) -> Manifest:
+    metadata = {"name": "rex", "namespace": "ns", "uid": uid, "resourceVersion": str(version)}
+    return {**GOOD_JOB, "metadata": metadata}
+
+
+def owned(uid: str, name: str = "rex", kind: str = JOB.kind) -> Manifest:
+    owner = {"apiVersion": JOB.api_version, "kind": kind, "name": name, "uid": uid, "controller": True}
+    metadata = {**SERVICE["metadata"], "uid": "s", "resourceVersion": "3", "ownerReferences": [owner]}
+    return {**SERVICE, "metadata": metadata}
+
+
+def carry_out(plan: Plan, holder: Manifest | None = None) -> tuple[Cluster, list[Manifest]]:
+    """What was sent, of a server that holds the job, and `holder` in the place of its Service."""
+    sent: list[Manifest] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        if request.method == "POST":
+            sent.append(await request.json())
+            if sent[-1]["kind"] == "Service" and holder is not None:
+                return web.json_response({"reason": "AlreadyExists", "message": "already exists"}, status=409)
+            return web.json_response(sent[-1])
+        if JOB.plural in request.path:
+            return web.json_response(job())
+        return web.json_response(holder) if holder is not None else not_found()
+
+    async def act() -> Cluster:
+        async with connected(handler) as api:
+            cluster = Cluster(api, Cache(), Metrics("1"), instance="me", may_write=lambda: True)
+            await cluster.carry_out(Observed(job=job(), runtime=None, children=(), pods=()), plan)
+            return cluster
+
+    return asyncio.run(act()), sent
+
+
+def test_objects_of_an_earlier_job_of_the_name_are_waited_for() -> None:
+    """A job that is deleted and made again at once finds the old one's objects, which go a moment later."""
+    with pytest.raises(NotYetError, match="Service rex-kubooth of an earlier job of this name has to go"):
+        carry_out(Plan(apply=(SERVICE,)), owned("old"))
+
+
+@pytest.mark.parametrize(
+    "holder", [owned("x", name="max"), owned("x", kind="Deployment"), {**owned("x"), "metadata": SERVICE["metadata"]}]
+)
+def test_objects_of_others_have_taken_the_name(holder: Manifest) -> None:
+    cluster, _ = carry_out(Plan(apply=(SERVICE,)), holder)
+    assert cluster._taken == {"new": {Ref(api_version="v1", kind="Service", namespace="ns", name="rex-kubooth")}}
+
+
+def test_a_note_of_an_event_fits_in_any_writing() -> None:
+    """The API server counts bytes."""
+    _, sent = carry_out(Plan(announce=(Announcement(type="Warning", reason="BadSubject", message="犬" * 1000),)))
+    assert len(sent[0]["note"].encode()) == 1023
+    assert set(sent[0]["note"]) == {"犬"}
+
+
+def gone_by_event(events: Events, cache: Cache) -> None:
+    events.of_own_kind(JOB, "DELETED", job(version=9))
+
+
+def gone_before_its_event(events: Events, cache: Cache) -> None:
+    cache.jobs.remove(Key("ns", "rex"), "new")  # as after a read that found nothing
+    events.of_own_kind(JOB, "DELETED", job(version=9))
+
+
+@pytest.mark.parametrize("go", [gone_by_event, gone_before_its_event])
+def test_what_is_remembered_of_a_job_goes_with_it(go: Callable[[Events, Cache], None]) -> None:
+    cache, forgotten = Cache(), list[str]()
+    events = Events(cache, WorkQueue(), forgotten.append)
+    events.of_own_kind(JOB, "ADDED", job())
+    go(events, cache)
+    assert forgotten == ["new"]
+
+
+def test_what_is_remembered_of_a_job_goes_where_its_event_was_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kubooth_operator.handlers._PRUNE_SOON_SECONDS", 0)
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.json_response({"metadata": {"resourceVersion": "9"}, "items": []})
+
+    async def forgotten() -> str:
+        uids: asyncio.Queue[str] = asyncio.Queue()
+        async with connected(handler) as api:
+            events = Events(Cache(), WorkQueue(), uids.put_nowait)
+            events.of_own_kind(JOB, None, job())
+            pruning = asyncio.create_task(events.prune(api))
+            try:
+                return await asyncio.wait_for(uids.get(), 60)
+            finally:
+                pruning.cancel()
+
+    assert asyncio.run(forgotten()) == "new"
