@@ -32,6 +32,7 @@ CLUSTER: dict[str, tuple[str, str]] = {
     "report": ("kubooth_cli.results:report_command", "Fetch the report of a job."),
     "download": ("kubooth_cli.results:download_command", "Download the result of a job."),
     "cost": ("kubooth_cli.cost:cost_command", "Show device time and cost of jobs."),
+    "leftovers": ("kubooth_cli.leftovers:leftovers_command", "Find and clear what deleted jobs have left."),
     "doctor": ("kubooth_cli.doctor:doctor_command", "Find what is wrong with an installation."),
 }
 COMMANDS = LOCAL | CLUSTER
