@@ -18,7 +18,7 @@ from kubooth_trainer.quality import (
     Quality,
 )
 from kubooth_trainer.report import ReportData, render_report
-from kubooth_trainer.report_quality import quality_shown
+from kubooth_trainer.report_quality import quality_shown, shown
 
 MakeData = Callable[..., ReportData]
 
@@ -110,6 +110,10 @@ def test_what_is_undefined_is_said_and_never_a_nan(data: MakeData) -> None:
     page = Page(render_report(data(quality=Quality(figures=(one,), photos=1, images_per_prompt=1))))
     assert f"Not measured: {why}." in page.words
     assert "nan" not in page.words.lower().split()
+
+
+def test_zero_has_no_sign() -> None:
+    assert shown(Estimate(value=-0.001, low=-0.2, high=-0.0)) == "0.00 (-0.20 to 0.00)"
 
 
 def test_without_encoders_the_page_says_why_there_are_no_figures(data: MakeData) -> None:

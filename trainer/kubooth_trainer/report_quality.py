@@ -173,10 +173,10 @@ def shown(estimate: Estimate) -> str:
     """`0.62 (0.58 to 0.66)`; what is not defined says so."""
     if estimate.value is None:
         return "not defined"
-    text = f"{estimate.value:.{DIGITS}f}"
+    text = f"{estimate.value:z.{DIGITS}f}"
     if estimate.low is None or estimate.high is None:
         return text
-    return f"{text} ({estimate.low:.{DIGITS}f} to {estimate.high:.{DIGITS}f})"
+    return f"{text} ({estimate.low:z.{DIGITS}f} to {estimate.high:z.{DIGITS}f})"
 
 
 def _mark(side: str, estimate: Estimate) -> Mark | None:
