@@ -231,4 +231,4 @@ def test_class_images_are_shared_in_ones_own_cache_unless_told_not_to(kubooth: A
 def test_the_home_of_nobody_is_a_name_like_any_other(kubooth: Any) -> None:
     done = kubooth.run("success", "--dry-run", "--output", "~no-such-user/out")
     assert done.returncode == 0, done.stderr
-    assert f"uri: file://{kubooth.folder}/~no-such-user/out" in done.stdout
+    assert (kubooth.folder / "~no-such-user" / "out").as_uri() in done.stdout

@@ -38,7 +38,8 @@ def test_the_first_model_is_gone_when_the_second_comes(
     make_config: MakeConfig, tiny_model: Path, tmp_path: Path
 ) -> None:
     family = Counting()
-    config = TrainConfig.model_validate(make_config(evaluation__images_per_prompt=1))
+    sampler = {"name": "DDIM", "steps": 2, "guidance_scale": 1.0}
+    config = TrainConfig.model_validate(make_config(evaluation__images_per_prompt=1, evaluation__sampler=sampler))
     comparisons = plan_comparisons(config, "sks", tmp_path / "pictures")
     subjects = Subjects(family=family, base=tiny_model, trained=tiny_model, resolution=32)
     done: list[Any] = []
