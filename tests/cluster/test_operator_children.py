@@ -213,3 +213,21 @@ def test_deleting_a_job_frees_everything(operator: Operator, bench: Bench) -> No
     assert not bench.job()["metadata"].get("finalizers")
     bench.rest.delete(bench.job_path())
     eventually(lambda: not bench.children() and not bench.pods(), "nothing left", tell=bench.children)
+
+
+def test_a_job_made_again_at_once_waits_for_the_objects_of_the_old_one(operator: Operator, bench: Bench) -> None:
+    bench.create(job())
+    settled(bench)
+    bench.rest.delete(bench.job_path())
+    bench.create(job())
+    uid = bench.job()["metadata"]["uid"]
+
+    def is_whole() -> bool:
+        children = bench.children()
+        owners = {owner["uid"] for child in children.values() for owner in child["metadata"]["ownerReferences"]}
+        return names() <= set(children) and owners == {uid}
+
+    # In a control plane that has just started, the garbage collector hears of our kinds after half a minute.
+    eventually(is_whole, "children of the new job", seconds=120, tell=bench.status)
+    events = bench.rest.get(f"/apis/events.k8s.io/v1/namespaces/{bench.namespace}/events")["items"]
+    assert "NameTaken" not in {event["reason"] for event in events}
