@@ -202,7 +202,7 @@ def _inference(schedule: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a scheduler's config that describes the model, not one solver's options."""
     keys = (
         "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type",
-        "rescale_betas_zero_snr", "timestep_spacing", "steps_offset",
+        "rescale_betas_zero_snr", "timestep_spacing", "steps_offset", "set_alpha_to_one",
     )  # fmt: skip
     kept = {key: schedule[key] for key in keys if key in schedule}
     return {**kept, "clip_sample": False}
