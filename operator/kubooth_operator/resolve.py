@@ -101,6 +101,7 @@ class _Resolution:
         self._check_class()
         self._check_sizes()
         self._check_division()
+        self._check_optimizer()
         spec, target = self.spec, self.target
         images = self._location("spec.subject.images", spec.subject.images, reads=True)
         model = self._model()
@@ -231,6 +232,15 @@ class _Resolution:
                 "spec.training.batchSize",
                 f"{batch} cannot be shared out evenly over {devices} "
                 f"{'device' if devices == 1 else 'devices'}{times}: use a multiple of {parts}",
+            )
+
+    def _check_optimizer(self) -> None:
+        if self.spec.training.optimizer == "AdamW8bit" and self.spec.parallelism.offload == "Optimizer":
+            self._fail(
+                "spec.training.optimizer",
+                "AdamW8bit cannot be had with parallelism.offload: Optimizer, which leaves no moments on the device: "
+                "use AdamW, or no offload",
+                "UnsupportedFeature",
             )
 
     def _model(self) -> str:

@@ -18,10 +18,7 @@ class _Gap:
     asked_for: Callable[[JobSpec], str | None]  # the words for what is asked for, or None where it is not
 
 
-_GAPS = (
-    _Gap("spec.method", lambda spec: f"method {spec.method}" if spec.method != "DreamBooth" else None),
-    _Gap("spec.training.optimizer", lambda spec: "AdamW8bit" if spec.training.optimizer == "AdamW8bit" else None),
-)
+_GAPS = (_Gap("spec.method", lambda spec: f"method {spec.method}" if spec.method != "DreamBooth" else None),)
 
 
 def unsupported(spec: JobSpec) -> list[FieldError]:

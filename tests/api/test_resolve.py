@@ -437,13 +437,21 @@ UNSUPPORTED = [
     ("lora", {"method": "LoRA"}, "spec.method: method LoRA"),
     ("textual-inversion", {"method": "TextualInversion"}, "spec.method: method TextualInversion"),
     ("e4t", {"method": "E4T"}, "spec.method: method E4T"),
-    ("8-bit", {"training__optimizer": "AdamW8bit"}, "spec.training.optimizer: AdamW8bit"),
 ]
 
 
 @pytest.mark.parametrize(("fields", "start"), [c[1:] for c in UNSUPPORTED], ids=[c[0] for c in UNSUPPORTED])
 def test_what_the_trainer_does_not_do_is_refused_by_name(fields: dict[str, Any], start: str) -> None:
     assert refused(job(**fields)) == [f"{start} is not supported by this version"]
+
+
+def test_moments_in_8_bits_are_not_offloaded() -> None:
+    assert resolved(job(training__optimizer="AdamW8bit")).training.optimizer == "AdamW8bit"
+    (error,) = refused(job(training__optimizer="AdamW8bit", parallelism__offload="Optimizer"))
+    assert error == (
+        "spec.training.optimizer: AdamW8bit cannot be had with parallelism.offload: Optimizer, which leaves no moments "
+        "on the device: use AdamW, or no offload"
+    )
 
 
 def test_switching_those_off_explicitly_is_fine() -> None:

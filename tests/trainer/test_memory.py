@@ -11,6 +11,7 @@ import torch
 from trainer.tiny_job import MakeConfig
 from trainer.tiny_xl import write as write_xl
 
+from kubooth_trainer.adamw8bit import CPU_STEP_BYTES, MOMENT_BYTES
 from kubooth_trainer.config import TrainConfig
 from kubooth_trainer.distributed import World
 from kubooth_trainer.families import FAMILIES, Family
@@ -18,7 +19,10 @@ from kubooth_trainer.memory import Activations, Need, Shape, count_activations, 
 from kubooth_trainer.methods.dreambooth import Trainee
 from kubooth_trainer.plan import Limit, Plan, choose, make_plan, options, smaller
 
-SHAPE = Shape(zero_stage=0, bf16=False, samples=2, gradient_checkpointing=False, ranks=1, offload=False, ema=False)
+SHAPE = Shape(
+    zero_stage=0, bf16=False, samples=2, gradient_checkpointing=False, ranks=1, moment_bytes=8, step_bytes=0,
+    offload=False, ema=False,
+)  # fmt: skip
 
 
 def world(size: int = 1) -> World:
@@ -95,16 +99,25 @@ def test_half_the_width_takes_half_the_memory(trainee: tuple[Trainee, tuple[Any,
         ({"zero_stage": 1, "bf16": True}, 2 + 2 + 4 + 8),
         ({"zero_stage": 1, "bf16": True, "ranks": 4, "ema": True}, 2 + 2 + (4 + 8 + 4) / 4),
         ({"zero_stage": 2, "bf16": True, "ranks": 4}, 2 + 2 / 4 + (4 + 8) / 4),
+        ({"zero_stage": 1, "bf16": True, "moment_bytes": MOMENT_BYTES}, 2 + 2 + 4 + 2 + 8 / 256),
         ({"zero_stage": 2, "bf16": True, "ranks": 4, "offload": True}, 2 + 2 / 4),
     ],
 )
 def test_bytes_per_parameter(change: dict[str, Any], bytes_per_parameter: float) -> None:
     """ZeRO paper, arXiv 1910.02054, figure 1; buckets of fixed size vanish beside so many parameters."""
     parameters = 4_000_000_000
-    need = need_of(parameters, Activations(full=0, checkpointed=0, largest=0), replace(SHAPE, **change))
+    shape = replace(SHAPE, **change)
+    need = need_of(parameters, Activations(full=0, checkpointed=0, largest=0), shape)
     held = sum(size for name, size in need.device.items() if name != "activations")
     assert held / parameters == pytest.approx(bytes_per_parameter, rel=0.02)
-    assert need.host["checkpoint"] == parameters * (16 if change.get("ema") else 12)
+    assert need.host["checkpoint"] == parameters * (4 + shape.moment_bytes + 4 * shape.ema)
+
+
+def test_a_step_of_8_bits_on_a_cpu_has_its_moments_in_fp32_for_a_moment() -> None:
+    shape = replace(SHAPE, zero_stage=2, moment_bytes=MOMENT_BYTES)
+    nothing = Activations(full=0, checkpointed=0, largest=0)
+    on_gpu, on_cpu = (need_of(1000, nothing, replace(shape, step_bytes=each)) for each in (0, CPU_STEP_BYTES))
+    assert on_cpu.device["activations"] - on_gpu.device["activations"] == 12 * 1000
 
 
 # The plan

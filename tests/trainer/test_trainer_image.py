@@ -28,7 +28,7 @@ def test_size_labels_and_content(image: Image, tmp_path: Path) -> None:
     print(f"compressed: {sum(sizes) / 1e6:.0f} MB; layers in MB: {[round(size / 1e6, 1) for size in sizes]}")
     assert image.config["User"] == f"{USER}:{USER}"
     assert image.config["Labels"]["org.opencontainers.image.title"] == "kubooth-trainer"
-    assert {"torch", "deepspeed", "diffusers"} <= image.packages
+    assert {"torch", "deepspeed", "diffusers", "bitsandbytes"} <= image.packages
     assert not image.packages & {"pip", "kopf", "kubooth_world"}
     assert sizes[-1] < 5e6, "a change of code makes the last layer anew"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from kubooth_trainer.checkpoint_writer import CheckpointWriter, Saved, Snapshot
 from kubooth_trainer.claim import Claim
 from kubooth_trainer.config import CheckpointConfig
 from kubooth_trainer.distributed import World
-from kubooth_trainer.engine import MOMENTS, Ema, EngineState
+from kubooth_trainer.engine import Ema, EngineState, Sharding
 from kubooth_trainer.errors import NumericalError, StorageDeniedError
 from kubooth_trainer.progress import transfer
 
@@ -34,10 +34,11 @@ class Checkpoint:
     uri: str
     time: float  # Unix seconds, when it was whole
     history: list[dict[str, Any]]
+    sharding: Sharding | None  # that it is tied to; None: an engine of any world size and stage takes it
 
     def tensors(self, kind: str) -> dict[str, torch.Tensor]:
-        """All tensors of one kind ("weights", "exp_avg", "exp_avg_sq", "ema")."""
-        with safe_open(self.folder / f"{kind}.safetensors", framework="pt") as file:
+        """All tensors of one kind: "weights", "ema", those of `EngineState.kinds`."""
+        with self._open(kind) as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
 
     @property
@@ -45,17 +46,28 @@ class Checkpoint:
         return (self.folder / "ema.safetensors").exists()
 
     def restore(self, state: EngineState, ema: Ema | None) -> None:
-        """Puts the state into an engine of any world size and stage. Collective."""
-        if ema is not None:
-            self._with("ema", lambda read: ema.restore(read))
-        files = {kind: safe_open(self.folder / f"{kind}.safetensors", framework="pt") for kind in ("weights", *MOMENTS)}
-        with files["weights"] as weights, files["exp_avg"] as first, files["exp_avg_sq"] as second:
-            opened = {"weights": weights, "exp_avg": first, "exp_avg_sq": second}
-            state.restore(step=self.step, read=lambda kind, name: opened[kind].get_tensor(name))
+        """Puts the state into an engine, where `sharding` lets it. Collective."""
+        kinds = ["weights", *state.kinds] + (["ema"] if ema is not None else [])
+        with ExitStack() as stack:
+            files = {kind: stack.enter_context(self._open(kind)) for kind in kinds}
+            if ema is not None:
+                ema.restore(files["ema"].get_tensor)
+            state.restore(step=self.step, read=lambda kind, name: files[kind].get_tensor(name))
 
-    def _with(self, kind: str, use: Callable[[Callable[[str], torch.Tensor]], None]) -> None:
-        with safe_open(self.folder / f"{kind}.safetensors", framework="pt") as file:
-            use(file.get_tensor)
+    def _open(self, kind: str) -> Any:
+        return safe_open(self.folder / f"{kind}.safetensors", framework="pt")
+
+
+def _checkpoint(folder: Path, uri: str, manifest: dict[str, Any]) -> Checkpoint:
+    sharding = manifest.get("sharding")
+    return Checkpoint(
+        step=manifest["step"],
+        folder=folder,
+        uri=uri,
+        time=manifest["time"],
+        history=manifest["history"],
+        sharding=Sharding(**sharding) if sharding else None,
+    )
 
 
 class Checkpoints:
@@ -79,12 +91,13 @@ class Checkpoints:
         """Takes a snapshot of the state after `step` steps, with the losses so far, and begins to write it.
 
         Collective, and short: training goes on while rank 0 writes and uploads (12 bytes a parameter of host memory
-        meanwhile, 16 with an average). Waits first where the checkpoint before is still on its way, and raises what
-        went wrong with it. Raises NumericalError, and keeps nothing, where the state is not finite.
+        meanwhile, 4 more with an average, 6 less with moments in 8 bits). Waits first where the checkpoint before is
+        still on its way, and raises what went wrong with it. Raises NumericalError, and keeps nothing, where the state
+        is not finite.
         """
         self.wait()
         kinds: list[tuple[str, Callable[[], Iterable[tuple[str, torch.Tensor]]]]] = [("weights", state.weights)]
-        kinds += [(key, lambda key=key: state.moments(key)) for key in MOMENTS]  # type: ignore[misc]
+        kinds += [(kind, lambda kind=kind: state.moments(kind)) for kind in state.kinds]  # type: ignore[misc]
         if ema is not None:
             kinds.append(("ema", ema.weights))
         tensors = {kind: {name: value for name, value in collect() if self._world.is_main} for kind, collect in kinds}
@@ -95,7 +108,7 @@ class Checkpoints:
                 "kept. Lower the learning rate, or set training.maxGradNorm, and submit again"
             )
         if self._world.is_main:
-            self._writer.start(Snapshot(step=step, tensors=tensors, history=history))
+            self._writer.start(Snapshot(step=step, tensors=tensors, history=history, sharding=state.sharding))
 
     def wait(self) -> None:
         """Until what was begun is whole, so that every rank finds it from here on. Collective."""
@@ -140,7 +153,7 @@ class Checkpoints:
                 problem = verify(folder, manifest)
             if not self._world.any(problem is not None):
                 assert manifest is not None
-                return Checkpoint(step=step, folder=folder, uri=uri, time=manifest["time"], history=manifest["history"])
+                return _checkpoint(folder, uri, manifest)
             if self._world.is_main:
                 warn(f"checkpoint {uri} is not used: {problem or 'it is damaged on another node'}")
         return None

@@ -1,12 +1,15 @@
-"""How a checkpoint lies in storage: whole or absent, free of pickle, of world size and of ZeRO stage.
+"""How a checkpoint lies in storage: whole or absent, free of pickle, of world size and of ZeRO stage (but for moments
+in 8 bits).
 
 Layout under the job's checkpoint URI:
 
     attempt-1/step-000100/weights.safetensors      fp32 master weights, by parameter name
                           exp_avg.safetensors      Adam's first moment
                           exp_avg_sq.safetensors   Adam's second moment
+                          moments_8bit.safetensors in place of both with AdamW8bit: the optimizer's bytes, by shard
                           ema.safetensors          where an average is kept
-                          checkpoint.json          written last: step, identity, size and SHA-256 of each file
+                          checkpoint.json          written last: step, identity, size and SHA-256 of each file, and
+                                                   with AdamW8bit the sharding that it goes on at
 
 A folder without `checkpoint.json` does not exist for us. Beside the attempts lies a claim (`kubooth-job.json`), which
 an attempt takes when it starts (`checkpoint_claim`).

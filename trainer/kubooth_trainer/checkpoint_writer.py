@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -24,6 +24,7 @@ from kubooth_trainer.checkpoint_layout import (
 )
 from kubooth_trainer.claim import Claim
 from kubooth_trainer.config import CheckpointConfig
+from kubooth_trainer.engine import Sharding
 from kubooth_trainer.errors import StoppedError
 from kubooth_trainer.progress import transfer
 from kubooth_trainer.storage import PreconditionFailedError, Upload
@@ -31,11 +32,12 @@ from kubooth_trainer.storage import PreconditionFailedError, Upload
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """The state after `step` steps, in memory: kind ("weights", ...) -> parameter name -> fp32 tensor on the CPU."""
+    """The state after `step` steps, in memory: kind ("weights", ...) -> name, mostly a parameter's -> CPU tensor."""
 
     step: int
     tensors: dict[str, dict[str, torch.Tensor]]
     history: list[dict[str, Any]]
+    sharding: Sharding | None  # that the state is tied to
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ class CheckpointWriter:
             "time": saved.time,
             "history": snapshot.history,
             "files": files,
+            **({"sharding": asdict(snapshot.sharding)} if snapshot.sharding else {}),
         }
         self._publish(folder, uri, files, json.dumps(manifest, indent=1).encode())
         self._drop_old()

@@ -1,7 +1,8 @@
 """Everything that knows DeepSpeed: building the engine, and taking master weights and moments out of it and back.
 
 State is read and written parameter by parameter as full fp32 tensors, so it knows nothing of the number of ranks or
-the ZeRO stage it came from. DeepSpeed's own checkpoints (pickles tied to the world size) are not used.
+the ZeRO stage it came from; moments in 8 bits are the exception. DeepSpeed's own checkpoints (pickles tied to the
+world size) are not used.
 """
 
 from __future__ import annotations
@@ -9,12 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from kubooth_trainer.adamw8bit import make_adamw8bit, packed, unpacked
+from kubooth_trainer.errors import ConfigError
+
 MOMENTS = ("exp_avg", "exp_avg_sq")
+MOMENTS_8BIT = "moments_8bit"
 BUCKET_ELEMENTS = 1 << 24  # gradient bucket: the default of 5e8 would take gigabytes for a small model
 
 
@@ -28,10 +34,23 @@ class EngineOptions:
     accumulation: int
     world_size: int
     max_grad_norm: float
+    optimizer: Literal["AdamW", "AdamW8bit"]
     betas: tuple[float, float]
     epsilon: float
     weight_decay: float
     offload: bool  # optimizer and master weights in main memory; ZeRO 2 or 3
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """How the state of a training is laid out. `parts`: as many as ranks, but 1 at stage 0: all hold the same."""
+
+    zero_stage: int
+    parts: int
+
+    @classmethod
+    def of(cls, zero_stage: int, ranks: int) -> Sharding:
+        return cls(zero_stage, ranks if zero_stage else 1)
 
 
 def effective_stage(zero_stage: int, *, bf16: bool) -> int:
@@ -40,14 +59,18 @@ def effective_stage(zero_stage: int, *, bf16: bool) -> int:
 
 
 def build_engine(module: nn.Module, groups: list[dict[str, Any]], options: EngineOptions) -> Any:
-    """A DeepSpeed engine over `module` with AdamW. Collective."""
+    """A DeepSpeed engine over `module`. Collective."""
     import deepspeed
     from deepspeed.runtime.zero import stage3, stage_1_and_2
 
-    # Fused on CPUs too: one pass over ZeRO's flat vector instead of a dozen is ten times faster there.
-    optimizer = torch.optim.AdamW(
-        groups, betas=options.betas, eps=options.epsilon, weight_decay=options.weight_decay, fused=True
-    )
+    settings: dict[str, Any] = {
+        "betas": options.betas, "eps": options.epsilon, "weight_decay": options.weight_decay
+    }  # fmt: skip
+    if options.optimizer == "AdamW8bit":
+        optimizer = make_adamw8bit(groups, **settings)
+    else:
+        # Fused on CPUs too: one pass over ZeRO's flat vector instead of a dozen is ten times faster there.
+        optimizer = torch.optim.AdamW(groups, **settings, fused=True)
     is_cuda = next(module.parameters()).device.type == "cuda"
     config = {
         "train_micro_batch_size_per_gpu": options.micro_batch,
@@ -86,8 +109,17 @@ def _is_clipped_as_it_is(_norm: torch.Tensor) -> bool:
     return False
 
 
+def engine_state(engine: Any, options: EngineOptions) -> EngineState:
+    """The state of an engine that was built with these options."""
+    kind = EngineState8bit if options.optimizer == "AdamW8bit" else EngineState
+    return kind(engine, zero_stage=options.zero_stage)
+
+
 class EngineState:
     """Master weights and Adam moments of an engine, as full fp32 tensors by parameter name."""
+
+    kinds: tuple[str, ...] = MOMENTS
+    """What there is beside the weights."""
 
     def __init__(self, engine: Any, *, zero_stage: int) -> None:
         self._engine = engine
@@ -99,6 +131,11 @@ class EngineState:
     @property
     def names(self) -> list[str]:
         return list(self._parameters)
+
+    @property
+    def sharding(self) -> Sharding | None:
+        """What the state is tied to; None: it fits any."""
+        return None
 
     def shards(self) -> list[torch.Tensor]:
         """This rank's part of the master weights, as flat fp32 tensors that the optimizer updates in place."""
@@ -114,14 +151,19 @@ class EngineState:
         for name, parameter in self._parameters.items():
             yield name, self._full(parameter, None)
 
-    def moments(self, key: str) -> Iterator[tuple[str, torch.Tensor]]:
-        """(name, fp32 moment on the CPU) for every parameter, after at least one step. Collective."""
+    def moments(self, kind: str) -> Iterator[tuple[str, torch.Tensor]]:
+        """(name, moment on the CPU) of one of `kinds`, after at least one step. Collective."""
         self._link()
         for name, parameter in self._parameters.items():
-            yield name, self._full(parameter, key)
+            yield name, self._full(parameter, kind)
 
     def restore(self, *, step: int, read: Callable[[str, str], torch.Tensor]) -> None:
-        """Sets weights and moments from `read(kind, name)`, kind in ("weights", *MOMENTS), as after `step` steps."""
+        """Sets weights and moments from `read(kind, name)`, kind in ("weights", *kinds), as after `step` steps."""
+        self._restore_moments(step, read)
+        for name in self._parameters:
+            self.set_weight(name, read("weights", name))
+
+    def _restore_moments(self, step: int, read: Callable[[str, str], torch.Tensor]) -> None:
         state = self._optimizer_state()
         for shard in self.shards():
             state[shard] = {
@@ -132,7 +174,6 @@ class EngineState:
         for name, parameter in self._parameters.items():
             for key in MOMENTS:
                 self._set(parameter, key, read(key, name))
-            self.set_weight(name, read("weights", name))
 
     def set_weight(self, name: str, value: torch.Tensor) -> None:
         """Sets a master weight and the working weight that the next forward uses."""
@@ -200,6 +241,41 @@ class EngineState:
         flat = torch.zeros(size * torch.distributed.get_world_size(), dtype=torch.float32)
         flat[: value.numel()] = value.flatten()
         return flat[size * rank : size * (rank + 1)].to(parameter.ds_tensor.device)  # type: ignore[attr-defined]
+
+
+class EngineState8bit(EngineState):
+    """The same with AdamW8bit: moments are the optimizer's bytes, by the part of the state that they belong to."""
+
+    kinds = (MOMENTS_8BIT,)
+
+    @property
+    def sharding(self) -> Sharding:
+        return Sharding.of(self._stage, torch.distributed.get_world_size())
+
+    def moments(self, kind: str) -> Iterator[tuple[str, torch.Tensor]]:
+        assert kind == MOMENTS_8BIT
+        rank = torch.distributed.get_rank()
+        for part in range(self.sharding.parts):
+            for index, shard in enumerate(self.shards()):
+                for key, value in packed(self._optimizer_state()[shard]).items():
+                    if self._stage:  # shards of all ranks have one size
+                        value = value if rank == part else torch.empty_like(value)
+                        torch.distributed.broadcast(value, src=part)
+                    yield f"{part}/{index}/{key}", value.to("cpu", copy=True)
+
+    def _restore_moments(self, step: int, read: Callable[[str, str], torch.Tensor]) -> None:
+        part = torch.distributed.get_rank() if self._stage else 0
+        state = self._optimizer_state()
+        for index, shard in enumerate(self.shards()):
+            try:
+                state[shard] = unpacked(
+                    self._inner(), shard, step=step, prefix=f"{part}/{index}", read=partial(read, MOMENTS_8BIT)
+                )
+            except ValueError as error:
+                raise ConfigError(
+                    "training.optimizer: the moments in 8 bits of the checkpoint were laid out by another trainer "
+                    f"({error}); go on with that one, or delete the checkpoint"
+                ) from error
 
 
 class Ema:

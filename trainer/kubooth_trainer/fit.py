@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from kubooth_trainer.adamw8bit import CPU_STEP_BYTES, MOMENT_BYTES
 from kubooth_trainer.batches import TrainInputs
 from kubooth_trainer.config import TrainConfig
 from kubooth_trainer.distributed import World
@@ -83,6 +84,7 @@ def fit(
     limit: Limit | None,
 ) -> Choice:
     """The plan that is trained by. `trainee` is on the CPU still. Collective."""
+    in_8bit = config.training.optimizer == "AdamW8bit"
     halves = 1 if inputs.class_latents is None else 2
     groups = parameter_groups(trainee, config.training)
     parameters = sum(parameter.numel() for group in groups for parameter in group["params"])
@@ -100,6 +102,8 @@ def fit(
                 samples=halves * plan.micro_batch,
                 gradient_checkpointing=plan.gradient_checkpointing,
                 ranks=world.size,
+                moment_bytes=MOMENT_BYTES if in_8bit else 8,
+                step_bytes=CPU_STEP_BYTES if in_8bit and world.device.type != "cuda" else 0,
                 offload=config.parallelism.offload == "Optimizer",
                 ema=config.training.ema is not None,
             ),

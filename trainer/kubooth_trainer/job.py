@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 
 from kubooth_trainer.acquire import Fetcher, acquire
+from kubooth_trainer.adamw8bit import require_adamw8bit
 from kubooth_trainer.checkpoint import Checkpoints
 from kubooth_trainer.checkpoint_claim import claim_checkpoints, delete_checkpoints
 from kubooth_trainer.claim import Claim, Identity
@@ -53,6 +54,8 @@ def run_job(config: TrainConfig, world: World, reporter: Reporter, stop: StopFla
             reporter.warn(remark)
         _report_result(config, reporter, destination, existing.manifest, seconds=time.monotonic() - started)
         return
+    if config.training.optimizer == "AdamW8bit":
+        require_adamw8bit(world.device)
     reporter.plan(skipped=() if config.prior.enabled else ("Prior",))
     setting = Setting(
         config=config,

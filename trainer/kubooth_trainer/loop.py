@@ -20,13 +20,13 @@ from kubooth_trainer.checkpoint import Checkpoint, Checkpoints
 from kubooth_trainer.config import TrainConfig, TrainingConfig
 from kubooth_trainer.distributed import World
 from kubooth_trainer.draws import seed_for
-from kubooth_trainer.engine import Ema, EngineOptions, EngineState, build_engine
+from kubooth_trainer.engine import Ema, EngineOptions, build_engine, engine_state
 from kubooth_trainer.errors import StoppedError
 from kubooth_trainer.families import Conditioning
 from kubooth_trainer.loss import dreambooth_loss
 from kubooth_trainer.meter import Meter
 from kubooth_trainer.methods.dreambooth import Trainee, base_rates, parameter_groups
-from kubooth_trainer.plan import Choice, Plan
+from kubooth_trainer.plan import Choice, Plan, going_on
 from kubooth_trainer.progress import CheckpointEvent, ProgressEvent, Reporter, ResumedEvent
 from kubooth_trainer.step_times import StepTimes
 from kubooth_trainer.stopping import StopFlag, Watchdog
@@ -67,6 +67,8 @@ def train(
     until = until or total
     found = around.checkpoints.newest(reporter.warn)
     first = found.step if found else 0
+    if found and found.sharding and first < until:
+        config = going_on(config, plan, around.world, found.sharding)
     if not goes_on:
         if found:
             reporter.emit(ResumedEvent(uri=found.uri, step=found.step, time=found.time))
@@ -106,8 +108,9 @@ def _train(
     """The loop itself, to step `until`. Returns the mean seconds of a step's parts."""
     training, world, reporter = config.training, around.world, around.reporter
     trainee, prompts = _place(loaded, config, plan, around)
-    engine = build_engine(trainee, parameter_groups(trainee, training), _options(config, plan, world))
-    state = EngineState(engine, zero_stage=plan.zero_stage)
+    options = _options(config, plan, world)
+    engine = build_engine(trainee, parameter_groups(trainee, training), options)
+    state = engine_state(engine, options)
     ema = Ema(state, training.ema.decay) if training.ema else None
     first = 0
     if loaded.found:
@@ -200,6 +203,7 @@ def _options(config: TrainConfig, plan: Plan, world: World) -> EngineOptions:
         accumulation=plan.accumulation,
         world_size=world.size,
         max_grad_norm=training.max_grad_norm,
+        optimizer=training.optimizer,
         betas=(training.adam_beta1, training.adam_beta2),
         epsilon=training.adam_epsilon,
         weight_decay=training.weight_decay,

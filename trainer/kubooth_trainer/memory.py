@@ -52,6 +52,8 @@ class Shape:
     samples: int
     gradient_checkpointing: bool
     ranks: int
+    moment_bytes: float  # of the optimizer's moments, a parameter
+    step_bytes: int  # what a step of the optimizer takes in passing, a parameter
     offload: bool  # optimizer and master weights in main memory
     ema: bool
 
@@ -79,15 +81,16 @@ def need_of(parameters: int, activations: Activations, shape: Shape) -> Need:
     if stage >= 2:
         gradients = width * (part + 2 * min(parameters, BUCKET_ELEMENTS))
     master = 4 * part if stage else 0  # at stage 0 in fp32 the weights are the master weights
-    optimizer = {"optimizer": master + 8 * part, "average": 4 * part if shape.ema else 0}
-    step_copy = 4 * part if stage else 0  # of the gradients in fp32, when nothing of the backward pass is left
+    optimizer = {"optimizer": master + int(shape.moment_bytes * part), "average": 4 * part if shape.ema else 0}
+    # In passing: the gradients in fp32, and the optimizer's own, when nothing of the backward pass is left.
+    step_copy = (4 + shape.step_bytes) * part if stage else 0
     kept = activations.checkpointed if shape.gradient_checkpointing else activations.full
     device = {
         "weights": weights,
         "gradients": gradients,
         "activations": max(shape.samples * (kept + 2 * activations.largest), 0 if shape.offload else step_copy),
     }
-    host = {"checkpoint": parameters * (16 if shape.ema else 12)}
+    host = {"checkpoint": int(parameters * ((8 if shape.ema else 4) + shape.moment_bytes))}
     if shape.offload:
         host |= {**optimizer, "gradients": 4 * part}
     else:

@@ -14,7 +14,7 @@ import torch
 
 from kubooth_trainer.config import TrainConfig
 from kubooth_trainer.distributed import World
-from kubooth_trainer.engine import effective_stage
+from kubooth_trainer.engine import Sharding, effective_stage
 from kubooth_trainer.errors import ConfigError
 from kubooth_trainer.memory import GIB, Need
 
@@ -83,6 +83,20 @@ def make_plan(config: TrainConfig, world: World) -> Plan:
         accumulation=accumulation,
         gradient_checkpointing=training.gradient_checkpointing == "Enabled",
     )
+
+
+def going_on(config: TrainConfig, plan: Plan, world: World, saved: Sharding) -> TrainConfig:
+    """The config at the ZeRO stage of a checkpoint that is tied to it. Raises ConfigError where that is not to be."""
+    stages = _stages(config, world, bf16=plan.bf16)
+    if saved.zero_stage not in stages or saved != Sharding.of(saved.zero_stage, world.size):
+        there = f"zeroStage {saved.zero_stage}" + (f" on {saved.parts} devices in all" if saved.zero_stage else "")
+        raise ConfigError(
+            f"parallelism: the checkpoint of this job was saved at {there}, and AdamW8bit goes on only there; set "
+            f"these again (this start: {' or '.join(map(str, stages))} on {world.size}), or delete the checkpoints to "
+            "begin anew"
+        )
+    parallelism = config.parallelism.model_copy(update={"zero_stage": saved.zero_stage})
+    return config.model_copy(update={"parallelism": parallelism})
 
 
 def options(config: TrainConfig, world: World, plan: Plan, limit: Limit | None) -> Iterator[Plan]:

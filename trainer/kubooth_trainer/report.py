@@ -155,6 +155,7 @@ def _facts(data: ReportData) -> list[tuple[str, str]]:
         ("Ranks", f"{data.world_size:,}"),
         ("Precision", data.precision),
         ("ZeRO stage", str(data.zero_stage)),
+        ("Optimizer", training.optimizer),
         ("Text encoder", "trained" if training.train_text_encoder else "frozen"),
     ]
     if last is not None:

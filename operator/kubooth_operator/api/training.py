@@ -109,7 +109,12 @@ class TrainingSpec(Part):
         "Whether activations are computed again in the backward pass: slower, but it needs less memory.",
         builtin="Auto",
     )
-    optimizer: Literal["AdamW", "AdamW8bit"] | None = setting("The optimizer.", builtin="AdamW", source=SCRIPT)
+    optimizer: Literal["AdamW", "AdamW8bit"] | None = setting(
+        "The optimizer. AdamW8bit keeps its moments in 8 bits: 2 bytes for each trained parameter in place of 8; a job "
+        "of it resumes only on as many devices and at the same zeroStage.",
+        builtin="AdamW",
+        source=SCRIPT,
+    )
     adam_beta1: float | None = setting("Decay of AdamW's first moment.", builtin=0.9, source=SCRIPT, ge=0, lt=1)
     adam_beta2: float | None = setting("Decay of AdamW's second moment.", builtin=0.999, source=SCRIPT, ge=0, lt=1)
     adam_epsilon: float | None = setting(
