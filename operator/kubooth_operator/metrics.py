@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from itertools import product
 from typing import Any, Final
 
 from prometheus_client import (
@@ -60,9 +61,13 @@ class Metrics:
         self._counter("kubooth_api_requests", "Requests to the API server by what it answered.", "method", "code")
 
         # From zero, so that the first of a kind counts in `increase` too.
-        finished = [("Succeeded", "Succeeded"), *(("Failed", reason) for reason in sorted({*FAILURES, OTHER}))]
-        for labels in finished:
+        reasons = sorted({*FAILURES, OTHER})
+        for labels in (("Succeeded", "Succeeded"), *(("Failed", reason) for reason in reasons)):
             self._by_name["kubooth_jobs_finished"].labels(*labels)
+        for labels in product(("Retry", "Disrupted"), reasons):
+            self._by_name["kubooth_job_restarts"].labels(*labels)
+        for source in ("Hit", "Partial", "Generated", "Provided"):
+            self._by_name["kubooth_prior_sets"].labels(source)
         for cause in ("Conflict", "Temporary", "Refused", "Api", "Bug"):
             self._by_name["kubooth_reconcile_errors"].labels(cause)
 

@@ -33,6 +33,7 @@ class Program:
     package: str
     flags: str = ""
     tags: str = ""
+    source: str = ""  # of a program of our own: its folder beside go.mod
 
     @property
     def path(self) -> Path:
@@ -61,6 +62,7 @@ _ETCD = "go.etcd.io/etcd/server/v3"
 _HELM = "helm.sh/helm/v4"
 _HELM_STAMP = f"-X {_HELM}/internal/version.version=v{{version}}"
 _PROMETHEUS = "github.com/prometheus/prometheus"
+_NO_CLOUDS = "remove_all_sd"  # the clients of all clouds are most of what there is to compile
 _KUBECONFORM = "github.com/yannh/kubeconform"
 _KUBE_SCORE = "github.com/zegl/kube-score"
 CLUSTER: Final = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
@@ -72,7 +74,14 @@ PROGRAMS: Final = {
         folder="promtool",
         module=_PROMETHEUS,
         package=f"{_PROMETHEUS}/cmd/promtool",
-        tags="remove_all_sd",  # without the clients of all clouds, which are most of what there is to compile
+        tags=_NO_CLOUDS,
+    ),
+    "promquery": Program(
+        folder="promtool",
+        module=_PROMETHEUS,
+        package="kubooth.test/promtool/promquery",
+        source="promquery",
+        tags=_NO_CLOUDS,
     ),
     "kubeconform": Program(folder="kubeconform", module=_KUBECONFORM, package=f"{_KUBECONFORM}/cmd/kubeconform"),
     "kube-score": Program(folder="kubescore", module=_KUBE_SCORE, package=f"{_KUBE_SCORE}/cmd/kube-score"),
@@ -100,8 +109,8 @@ def programs(*names: str) -> dict[str, Path]:
 
 
 def _from_module(folder: Path, names: list[str]) -> dict[str, Path]:
-    digest = hashlib.sha256((folder / "go.mod").read_bytes() + (folder / "go.sum").read_bytes()).hexdigest()[:8]
-    binaries = {name: _cache() / f"{name}-{PROGRAMS[name].version}-{digest}" for name in names}
+    digest = _digest(folder / "go.mod", folder / "go.sum")
+    binaries = {name: _cache() / _file_name(PROGRAMS[name], name, digest) for name in names}
     if not all(binary.exists() for binary in binaries.values()):
         with (_cache() / f"{folder.name}-{digest}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -110,6 +119,15 @@ def _from_module(folder: Path, names: list[str]) -> dict[str, Path]:
                 _say(f"building {', '.join(binary.name for binary in missing.values())} (once per machine, minutes)")
                 _compile(folder, missing)
     return binaries
+
+
+def _file_name(program: Program, name: str, digest: str) -> str:
+    own = _digest(*sorted((program.path / program.source).glob("*.go"))) if program.source else ""
+    return "-".join(filter(None, [name, program.version, digest, own]))
+
+
+def _digest(*files: Path) -> str:
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
 
 
 def _compile(folder: Path, binaries: dict[str, Path]) -> None:

@@ -101,16 +101,24 @@ class Operator:
 
     def probe(self, path: str) -> tuple[int, str]:
         """Status and state that a probe answers with."""
+        status, text = self._ask(path)
+        return status, text.partition(": ")[2].partition(";")[0]
+
+    def metrics(self) -> str:
+        """What it serves to Prometheus; nothing where it does not answer."""
+        status, text = self._ask("metrics")
+        return text if status == 200 else ""
+
+    def _ask(self, path: str) -> tuple[int, str]:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(f"http://127.0.0.1:{self._port}/{path}", timeout=5) as answer:
-                status, text = answer.status, answer.read().decode()
+                return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:
-                status, text = error.code, error.read().decode()
+                return error.code, error.read().decode()
         except OSError:
             return 0, ""
-        return status, text.partition(": ")[2].partition(";")[0]
 
     def kill(self) -> None:
         """By SIGKILL."""

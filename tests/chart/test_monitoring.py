@@ -12,6 +12,7 @@ import yaml
 from bed import gobuild
 from bed.figures import filled, job, training
 from bed.helm import CHART, Helm
+from bed.prometheus import panels
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
@@ -36,9 +37,7 @@ def alerts() -> dict[str, str]:
 
 def queries() -> dict[str, str]:
     """Those of the dashboard by panel, with Grafana's variables filled in."""
-    panels = json.loads((FILES / "dashboard.json").read_text())["panels"]
-    texts = {f"{panel['title']} {each['refId']}": each["expr"] for panel in panels for each in panel["targets"]}
-    return {name: text.replace("$__rate_interval", "5m").replace("$__range", "6h") for name, text in texts.items()}
+    return {query.name: query.expression(6 * 3600, "5m") for panel in panels() for query in panel.queries}
 
 
 def run(*command: str | Path) -> str:
@@ -73,7 +72,7 @@ def test_every_query_of_the_dashboard_has_an_answer(promtool: Path, tmp_path: Pa
     series = [
         {"series": each.name + json.dumps(each.labels).replace('": "', '"="'), "values": over_time(each)}
         for each in served
-        if each.name.startswith("kubooth_")
+        if each.name.startswith(("kubooth_", "process_"))
     ]
     fired = [
         {"eval_time": "30m", "alertname": rule["alert"], "exp_alerts": [{"exp_labels": {}, "exp_annotations": {}}]}
