@@ -62,7 +62,7 @@ def chart(panel: dict[str, Any], lines: Sequence[Line], *, start: float, end: fl
         for run in _runs(points, (end - start) / 30):
             upper = _path([(x(at), y(high)) for at, _, high in run], steps="lineInterpolation" in custom)
             if is_stacked:
-                lower = _path([(x(at), y(low)) for at, low, _ in reversed(run)], steps=False)
+                lower = _path([(x(at), y(low)) for at, low, _ in run], steps="lineInterpolation" in custom, back=True)
                 parts.append(f'<path d="M{upper}L{lower}Z" fill="{line.colour}" fill-opacity=".3"/>')
             dot = f'<circle cx="{x(run[0][0]):.1f}" cy="{y(run[0][2]):.1f}" r="1.5" fill="{line.colour}"/>'
             parts.append(
@@ -124,10 +124,16 @@ def _runs(points: Sequence[tuple[float, float, float]], gap: float) -> list[list
     return runs
 
 
-def _path(points: Sequence[tuple[float, float]], *, steps: bool) -> str:
+def _path(points: Sequence[tuple[float, float]], *, steps: bool, back: bool = False) -> str:
+    """The same line from its first point to its last, or back."""
+    if back:
+        told = [f"{points[-1][0]:.1f} {points[-1][1]:.1f}"]
+        told += [
+            f"V{down:.1f}H{across:.1f}" if steps else f"L{across:.1f} {down:.1f}" for across, down in points[-2::-1]
+        ]
+        return "".join(told)
     told = [f"{points[0][0]:.1f} {points[0][1]:.1f}"]
-    for across, down in points[1:]:
-        told.append(f"H{across:.1f}V{down:.1f}" if steps else f"L{across:.1f} {down:.1f}")
+    told += [f"H{across:.1f}V{down:.1f}" if steps else f"L{across:.1f} {down:.1f}" for across, down in points[1:]]
     return "".join(told)
 
 
@@ -138,9 +144,9 @@ def _scale(value: float, unit: str) -> tuple[int, str]:
 
 
 def _nice(value: float, factor: int) -> float:
-    """The next of 1, 2, 4, 8 times a power of ten, in units of the factor."""
+    """The next of 1, 2, 4, 6, 8 times a power of ten, in units of the factor."""
     power = factor * 10.0 ** math.floor(math.log10(value / factor))
-    return next(step * power for step in (1, 2, 4, 8, 10) if step * power >= value * 0.999)
+    return next(step * power for step in (1, 2, 4, 6, 8, 10) if step * power >= value * 0.999)
 
 
 def _plain(value: float) -> str:

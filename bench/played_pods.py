@@ -78,6 +78,7 @@ class Pods:
     def __enter__(self) -> Pods:
         self._seen: dict[str, _Pod] = {}
         self._over: dict[str, threading.Event] = {}
+        self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True)
         self._thread.start()
@@ -88,6 +89,8 @@ class Pods:
         self._thread.join()
         for pod in self._seen.values():
             pod.leaving.set()
+        for thread in self._threads:
+            thread.join()
 
     def _loop(self) -> None:
         rest = Rest(self.plane)
@@ -104,7 +107,8 @@ class Pods:
             over = self._over.setdefault(f"{pod['metadata']['namespace']}/{labels['job-name']}", threading.Event())
             part = self.parts.get(labels["kubooth.io/job"], "succeeds")
             self._seen[uid] = _Pod(Rest(self.plane), pod, part, over)
-            threading.Thread(target=self._seen[uid].play, daemon=True).start()
+            self._threads.append(threading.Thread(target=self._seen[uid].play, daemon=True))
+            self._threads[-1].start()
         if uid in self._seen and pod["metadata"].get("deletionTimestamp"):
             self._seen[uid].leaving.set()
 
@@ -170,7 +174,7 @@ class _Pod:
         made = PriorEvent(source=cast(Any, source), images=200, cache_key="c" * 64)
         reporter.emit(made)
         self._stage(reporter, "Prepare", 2 * pace, 204, "images")
-        if self._train(reporter, 45 * pace, until=0.6 if first and self._part in _ENDS else 1.0):
+        if self._train(reporter, 30 * pace, until=0.6 if first and self._part in _ENDS else 1.0):
             reporter.fail()
             return _ENDS[self._part]
         self._stage(reporter, "Evaluate", 6 * pace, 16, "images")

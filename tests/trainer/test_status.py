@@ -370,6 +370,7 @@ def test_a_new_attempt_keeps_what_the_last_one_found_out(credentials: Path) -> N
         server.status = {
             "checkpoint": {"step": 400},
             "identifier": "sks",
+            "className": "dog",
             "progress": {"step": 410},
             "phase": "Running",
         }
@@ -377,8 +378,8 @@ def test_a_new_attempt_keeps_what_the_last_one_found_out(credentials: Path) -> N
         api.write({"progress": {"step": 0}})
         api.write({"progress": {"step": 450}, "checkpoint": {"step": 450}})
     assert [body["status"] for _, _, body in server.requests] == [
-        {"checkpoint": {"step": 400}, "identifier": "sks", "progress": {"step": 0}},
-        {"checkpoint": {"step": 450}, "identifier": "sks", "progress": {"step": 450}},
+        {"checkpoint": {"step": 400}, "identifier": "sks", "className": "dog", "progress": {"step": 0}},
+        {"checkpoint": {"step": 450}, "identifier": "sks", "className": "dog", "progress": {"step": 450}},
     ]
 
 

@@ -23,7 +23,7 @@ API_SECONDS_BETWEEN = 10.0  # stage ends do not wait for it
 FILE_SECONDS_BETWEEN = 0.5
 _LONGEST_PAUSE = 60.0
 _LAST_PAUSE = 0.3  # between tries at the end
-_LASTING = ("identifier", "prior", "checkpoint")  # true of a job over all its attempts
+_LASTING = ("identifier", "className", "prior", "checkpoint")  # true of a job over all its attempts
 _CONFLICTS = 3  # how often a job that changes meanwhile is looked at again
 
 Status = dict[str, Any]

@@ -127,7 +127,7 @@ def tell(choice: Choice, world: World, limit: Limit | None, reporter: Reporter) 
     if not choice.fits:
         reporter.warn(
             f"training may not fit into memory: {choice.reasoning}. Where it does not, use more devices, a smaller "
-            "training.resolution or parallelism.offload: Optimizer"
+            "training.resolution or parallelism.offload: Optimizer (with training.optimizer: AdamW)"
         )
     if world.device.type == "cuda":
         host = choice.need.host["checkpoint"] + world.local_size * (
@@ -152,7 +152,7 @@ def after(error: Exception, config: TrainConfig, plan: Plan, world: World, note:
         return DeviceOutOfMemoryError(
             f"training.resolution: memory does not suffice for one photo at a time ({plan}). Set "
             "training.gradientCheckpointing: Enabled, parallelism.zeroStage: 3 on more devices or "
-            "parallelism.offload: Optimizer, or lower training.resolution"
+            "parallelism.offload: Optimizer (with training.optimizer: AdamW), or lower training.resolution"
         )
     note.write(limit)
     again = ", with gradient checkpointing" if limit.gradient_checkpointing else ""

@@ -228,7 +228,7 @@ class RuntimeSpec(Part):
         setting("Extra annotations of the pods.", absent="none")
     )
     termination_grace_period_seconds: int = preset(
-        300, "Time that a pod has to save its state when it is stopped.", unit="seconds", ge=0, le=86_400
+        300, "Time that a pod has to save its state when it is stopped.", unit="seconds", ge=1, le=86_400
     )
     service_account_name: Dns1123Subdomain | None = setting(
         "An existing ServiceAccount in the job's namespace, for cloud identity.", absent="one is made for each job"
