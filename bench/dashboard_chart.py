@@ -12,6 +12,7 @@ from typing import Any
 COLOURS = ("#5794f2", "#73bf69", "#ff9830", "#f2495c", "#b877d9", "#37872d", "#1f60c4", "#e0b400", "#8f3bb8", "#3f8f8f")
 NAMED = {"green": "#37872d", "red": "#d0021b", "orange": "#e07b00", "text": "#24292e", "transparent": "none"}
 _LEFT, _TOP, _BOTTOM = 52, 8, 20
+_GAP_SECONDS = 25  # two points that are further apart are not joined
 _TIMES = ((1, "s"), (60, "min"), (3600, "h"), (86_400, "d"))
 _BYTES = ((1, "B"), (2**10, "KiB"), (2**20, "MiB"), (2**30, "GiB"))
 _SUFFIX = {"reqps": "/s", "ops": "/s"}
@@ -59,7 +60,7 @@ def chart(panel: dict[str, Any], lines: Sequence[Line], *, start: float, end: fl
                 f'<path d="M{_LEFT} {at:.1f}H{width}" stroke="{NAMED[threshold["color"]]}" stroke-dasharray="4"/>'
             )
     for line, points in layers:
-        for run in _runs(points, (end - start) / 30):
+        for run in _runs(points, _GAP_SECONDS):
             upper = _path([(x(at), y(high)) for at, _, high in run], steps="lineInterpolation" in custom)
             if is_stacked:
                 lower = _path([(x(at), y(low)) for at, low, _ in run], steps="lineInterpolation" in custom, back=True)

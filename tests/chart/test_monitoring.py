@@ -12,7 +12,8 @@ import yaml
 from bed import gobuild
 from bed.figures import filled, job, training
 from bed.helm import CHART, Helm
-from bed.prometheus import panels
+from bed.prometheus import PICTURE, RECORDED, Prometheus, panels, picture_digest, prometheus
+from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
@@ -21,6 +22,7 @@ FILES = CHART / "files" / "monitoring"
 METRICS = CHART.parents[1] / "docs" / "metrics.md"
 ROWS = re.findall(r"^\| `(kubooth_\w+)` \| (\w+) \| ([^|]*?) ?\|", METRICS.read_text(), re.MULTILINE)
 LABELS = {name: set(re.findall(r"`(\w+)`", labels)) for name, _, labels in ROWS}
+NOT_RECORDED = {"Restarts within an hour, by reason A"}  # no attempt of the recorded run was counted as a restart
 HISTOGRAMS = {name for name, type_, _ in ROWS if type_ == "histogram"}
 
 
@@ -38,6 +40,14 @@ def alerts() -> dict[str, str]:
 def queries() -> dict[str, str]:
     """Those of the dashboard by panel, with Grafana's variables filled in."""
     return {query.name: query.expression(6 * 3600, "5m") for panel in panels() for query in panel.queries}
+
+
+@pytest.fixture(scope="module")
+def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Prometheus:
+    """What two operators served through four busy minutes, in a real Prometheus."""
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        gobuild.programs("promtool", "promquery")
+    return prometheus(RECORDED, tmp_path_factory.mktemp("prometheus"))
 
 
 def run(*command: str | Path) -> str:
@@ -82,6 +92,40 @@ def test_every_query_of_the_dashboard_has_an_answer(promtool: Path, tmp_path: Pa
     test = {"interval": "1m", "input_series": series, "alert_rule_test": fired}
     (tmp_path / "test.yaml").write_text(yaml.safe_dump({**whole, "tests": [test]}))
     run(promtool, "test", "rules", tmp_path / "test.yaml")
+
+
+def test_every_query_of_the_dashboard_shows_something_of_a_recorded_run(recorded: Prometheus) -> None:
+    asked = [query for panel in panels() for query in panel.queries]
+    answers = recorded.over_time([query.expression(recorded.seconds) for query in asked], step=10)
+    for query, shown in zip(asked, answers, strict=True):
+        if query.name in NOT_RECORDED:
+            continue
+        assert any(series.points for series in shown), f"{query.name}: {query.text}"
+        legends = [query.legend_of(series.labels) for series in shown]
+        assert all(legends) and len(set(legends)) == len(legends), f"{query.name}: {legends}"
+
+
+def test_what_the_recorded_run_was_like_is_seen_on_the_dashboard(recorded: Prometheus) -> None:
+    """Jobs that failed, waited, were suspended, and an operator that was killed."""
+    (at_once, leaders) = recorded.over_time(["sum(kubooth_leader)", "kubooth_leader"], step=10)
+    assert max(value for series in at_once for _, value in series.points) == 1
+    assert len(leaders) == 2 and all(any(value for _, value in series.points) for series in leaders)
+
+    def labels(title: str, label: str) -> set[str]:
+        (query,) = next(panel for panel in panels() if panel.title == title).queries
+        (shown,) = recorded.over_time([query.expression(recorded.seconds)], step=10)
+        return {series.labels[label] for series in shown}
+
+    assert labels("Failed within an hour, by reason", "reason") == {"BadSubject", "OutOfMemory", "TrainerCrashed"}
+    assert {"Unschedulable", "Refused", "Suspended"} <= labels("Why jobs wait", "reason")
+    assert {"Running", "Starting", "Suspended"} <= labels("Jobs by phase", "phase")
+
+
+def test_the_picture_in_the_documentation_is_of_this_dashboard_and_this_recording() -> None:
+    """`python bench/dashboard_picture.py` draws it anew."""
+    with Image.open(PICTURE) as image:
+        assert image.info["Comment"] == picture_digest()
+    assert PICTURE.stat().st_size < 300_000
 
 
 def over_time(sample: Sample) -> str:
