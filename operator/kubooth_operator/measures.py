@@ -64,9 +64,8 @@ def of_change(before: Manifest, after: Manifest) -> Iterator[Measure]:
     """What a status that the operator has written tells. Both are whole jobs, as read and as answered."""
     old, new = before.get("status") or {}, after.get("status") or {}
     ended = old.get("attempt") or {}
-    if ended.get("outcome") in ("Retry", "Disrupted") and new.get("attempts", 0) > old.get("attempts", 0):
-        reason = known((old.get("failure") or {}).get("reason"))
-        yield Measure(metric="kubooth_job_restarts", labels={"outcome": ended["outcome"], "reason": reason})
+    if new.get("attempts", 0) > old.get("attempts", 0) > 0:
+        yield from _of_restart(old, new)
     held = new.get("deviceSeconds", 0) - old.get("deviceSeconds", 0)
     if held > 0:
         runtime = (new.get("runtimeSnapshot") or {}).get("name", "")
@@ -100,6 +99,16 @@ def progress(jobs: Iterable[Manifest], *, most: int) -> list[Progress]:
 def known(reason: str | None) -> str:
     """The reason, where it is one that the documentation lists."""
     return reason if reason in REASONS else OTHER if reason else ""
+
+
+def _of_restart(old: Manifest, new: Manifest) -> Iterator[Measure]:
+    """Of an attempt that has followed another: at once, so that the end of that was never written, or after a pause."""
+    outcome = (old.get("attempt") or {}).get("outcome")
+    if outcome is None:
+        outcome = "Retry" if new.get("restarts", 0) > old.get("restarts", 0) else "Disrupted"
+    if outcome in ("Retry", "Disrupted"):
+        reason = known((new.get("failure") or old.get("failure") or {}).get("reason"))
+        yield Measure(metric="kubooth_job_restarts", labels={"outcome": outcome, "reason": reason})
 
 
 def _of_end(status: Manifest) -> Iterator[Measure]:

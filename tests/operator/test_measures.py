@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from simulation.scenarios import fails_first, running, two_nodes
+from simulation.world import World
 
 from kubooth_operator import measures
 from kubooth_operator.measures import Measure
@@ -117,3 +120,21 @@ def test_the_reasons_are_those_of_the_documentation() -> None:
     text = (DOCS / "troubleshooting.md").read_text().partition("## The job is not accepted")[2]
     rows = re.findall(r"^\| (`[^|]*) \|", text, re.MULTILINE)
     assert {reason for row in rows for reason in re.findall(r"`(\w+)`", row)} == measures.REASONS
+
+
+def restarts_counted(world: World) -> list[dict[str, str]]:
+    """Over all that was written of a job's status, from its beginning."""
+    told = [{}, *world.status_writes]
+    found = [each for before, after in pairwise(told) for each in change(before, after)]
+    return [each.labels for each in found if each.metric == "kubooth_job_restarts"]
+
+
+def test_each_restart_of_a_life_is_counted_once() -> None:
+    """The first one comes at once, in the pass that sees the attempt end; the next ones after a pause."""
+    world = two_nodes(fails_first(3))
+    assert world.run_to_the_end()["restarts"] == 3
+    assert restarts_counted(world) == 3 * [{"outcome": "Retry", "reason": "TrainerCrashed"}]
+    world = running(two_nodes())
+    world.evict(world.pod(0))
+    assert world.run_to_the_end()["attempts"] == 2
+    assert restarts_counted(world) == [{"outcome": "Disrupted", "reason": "Evicted"}]
