@@ -38,8 +38,12 @@ def main() -> None:
         print("torch.distributed.DistNetworkError: nothing to see", file=sys.stderr)
         sys.exit(1)
     (Path(os.environ["KUBOOTH_RUN_FOLDER"]) / SUMMARY).write_text(json.dumps({"identifier": "sks"}))  # as rank 0 would
-    ranks = {start(rank, word): rank for rank, word in enumerate(words)}
+    begun, telling = os.pipe()
+    ranks = {start(rank, word, telling): rank for rank, word in enumerate(words)}
     signal.signal(signal.SIGTERM, lambda *_: end(list(ranks)))
+    os.close(telling)
+    for _ in words:  # no rank is ended by another's end before it has begun
+        os.read(begun, 1)
     while ranks:
         pid, status = os.wait()
         if ranks.pop(pid, None) is not None and status:
@@ -47,12 +51,12 @@ def main() -> None:
     sys.exit(0)
 
 
-def start(rank: int, word: str) -> int:
+def start(rank: int, word: str, telling: int) -> int:
     pid = os.fork()
     if pid == 0:
         os.setsid()
         die_with_parent(signal.SIGKILL)
-        worker(rank, word)
+        worker(rank, word, telling)
     return pid
 
 
@@ -66,13 +70,14 @@ def end(others: list[int]) -> NoReturn:
     os._exit(1)
 
 
-def worker(rank: int, word: str) -> NoReturn:
+def worker(rank: int, word: str, telling: int) -> NoReturn:
     faulthandler.register(DUMP_SIGNAL, file=sys.stderr, all_threads=True)
     signal.signal(signal.SIGTERM, lambda *_: on_sigterm(rank, word))
     write_outcome(rank)
     if rank == 0:
         say(1, event_to_json(InfoEvent(key="rank 0", value="is up")))
     say(2, f"rank {rank} has begun")
+    os.write(telling, b".")
     match word:
         case "ends well":
             leave(rank, 0)
