@@ -16,9 +16,9 @@ import pytest
 BENCH = Path(__file__).resolve().parent.parent.parent / "bench"
 RUN_SECONDS = 570  # a bound, not an expectation
 SCRIPTS = [
-    "class_images",
-    "prior_latents",
     "transfer",
+    pytest.param("class_images", marks=pytest.mark.soak),
+    pytest.param("prior_latents", marks=pytest.mark.soak),
     pytest.param("whole_job", marks=pytest.mark.soak),
     pytest.param("recovery", marks=pytest.mark.soak),
 ]

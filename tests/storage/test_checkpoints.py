@@ -15,6 +15,7 @@ from kubooth_trainer.checkpoint_claim import claim_checkpoints, delete_checkpoin
 from kubooth_trainer.claim import CLAIM, Claim, Identity
 from kubooth_trainer.config import CheckpointConfig
 from kubooth_trainer.distributed import World
+from kubooth_trainer.engine import MOMENTS
 from kubooth_trainer.errors import StoppedError, StorageUnavailableError
 from kubooth_trainer.storage import Progress, Storage, Upload
 
@@ -23,6 +24,9 @@ ALONE = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("c
 
 class State:
     """An engine's state of one small tensor."""
+
+    kinds = MOMENTS
+    sharding = None
 
     def __init__(self, value: float) -> None:
         self._value = value

@@ -124,7 +124,8 @@ def test_training_ends_early_where_what_was_measured_says_so(
     assert weights_of(output_of(config)) == weights_of(output_of(plain)), "the best was kept beside the newest"
 
 
-@pytest.mark.parametrize("zero_stage", [2, pytest.param(3, marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("zero_stage", [2, 3])
 def test_two_ranks_measure_the_same(
     launch: Launch, make_config: MakeConfig, encoder_folders: dict[str, Path], tmp_path: Path, zero_stage: int
 ) -> None:

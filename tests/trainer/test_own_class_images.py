@@ -40,10 +40,11 @@ def made(work: Path, source: Path, images: int) -> tuple[list[Path], list[Any]]:
         config=checked, plan=cast("Any", None), world=ALONE, reporter=Reporter(sinks=[heard]), stop=StopFlag(),
         watchdog=Watchdog(600, lambda _: None), storage=storage,
     )  # fmt: skip
-    paths = make_class_images(
+    found = make_class_images(
         setting, cast("Any", SimpleNamespace(resolution=64)), Fetcher(storage=storage, world=ALONE)
     )
-    return paths, heard
+    assert found.key is None  # nothing was sampled, so that no latents are known
+    return found.paths, heard
 
 
 @pytest.fixture
