@@ -96,7 +96,6 @@ def _config(options: argparse.Namespace, model: Path, folder: Path, prior: dict[
         prior={"images": options.images, **(prior or {"sampler": sampler})},
         training={"steps": options.steps, "batchSize": 4, "learningRate": 1e-4},
         evaluation=evaluation if options.model != "tiny" else {**evaluation, "metrics": []},
-        **({} if options.model != "small-world" else {"model": {"name": "small-world"}}),
     )
 
 
