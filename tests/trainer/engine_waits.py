@@ -37,8 +37,8 @@ def main(zero_stage: int, precision: str) -> None:
     join(600.0)
     bf16 = precision == "BF16"
     options = EngineOptions(
-        zero_stage=zero_stage, bf16=bf16, optimizer="AdamW", micro_batch=1, accumulation=1, world_size=1, max_grad_norm=CLIP,
-        betas=(0.9, 0.999), epsilon=1e-8, weight_decay=0.0, offload=False,
+        zero_stage=zero_stage, bf16=bf16, optimizer="AdamW", micro_batch=1, accumulation=1, world_size=1,
+        max_grad_norm=CLIP, betas=(0.9, 0.999), epsilon=1e-8, weight_decay=0.0, offload=False,
     )  # fmt: skip
     layers = [torch.nn.Linear(SIZE, SIZE), torch.nn.Linear(SIZE, SIZE)]
     groups: list[dict[str, Any]] = [{"params": list(layer.parameters()), "lr": 1e-3} for layer in layers]
