@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -46,3 +47,15 @@ def test_losses_agree_with_one_reference(
     assert len(set(reference.values())) == STEPS
     found = matrix.losses(name_of(ranks, stage, accumulation, frozen=frozen))
     assert found == pytest.approx(reference, abs=1e-4)
+
+
+def test_what_two_ranks_began_three_go_on_with(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    matrix = Matrix(tmp_path, tiny_model, photos)
+    training = {"steps": 20, "batch_size": BATCH}
+    matrix.run(2, {"two": 2}, training=training)
+    place = Path("attempt-1") / "step-000010"
+    shutil.copytree(matrix.checkpoints("two") / place, matrix.checkpoints("three") / place)
+    matrix.run(3, {"three": 3}, training=training)
+    late = {step: loss for step, loss in matrix.losses("two").items() if step > 10}
+    resumed = matrix.losses("three")
+    assert late and {step: resumed[step] for step in late} == pytest.approx(late, abs=1e-5)
