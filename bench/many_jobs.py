@@ -92,7 +92,7 @@ def run(options: argparse.Namespace, plane: ControlPlane, operator: Operator) ->
     bench.create_runtime(runtime())
     names = [f"job-{number:04}" for number in range(options.jobs)]
     idle_mib, writes_before = _resident_mib(operator.pid), _writes(plane)
-    with _node(rest), kubelet.Kubelet(Rest(plane), kubelet.succeed, NAMESPACE), _seen(plane) as seen:
+    with kubelet.node(plane, NODE, {}), kubelet.Kubelet(Rest(plane), kubelet.succeed, NAMESPACE), _seen(plane) as seen:
         started = time.monotonic()
         created = {}
         for number, name in enumerate(names):
@@ -127,29 +127,6 @@ def run(options: argparse.Namespace, plane: ControlPlane, operator: Operator) ->
         "jobs_written_after_they_settled": sum(states[name] != later[name] for name in names),
         "restarts_of_attempts": sum(bench.status(name)["attempts"] - 1 for name in names),
     }
-
-
-@contextmanager
-def _node(rest: Rest) -> Iterator[None]:
-    """A Node object with room for everything, kept ready."""
-    capacity = {"cpu": "100k", "memory": "100Ti", "pods": "10000", "ephemeral-storage": "100Ti"}
-    rest.post("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}})
-    stopping = threading.Event()
-
-    def keep_ready() -> None:
-        while True:
-            now = kubelet.now()
-            ready = {"type": "Ready", "status": "True", "reason": "Fake", "lastHeartbeatTime": now}
-            status = {"capacity": capacity, "allocatable": capacity, "conditions": [ready]}
-            rest.merge(f"/api/v1/nodes/{NODE}/status", {"status": status})
-            if stopping.wait(5):
-                return
-
-    thread = threading.Thread(target=keep_ready, daemon=True)
-    thread.start()
-    yield
-    stopping.set()
-    thread.join()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Pods that are played: one Node object with devices, and trainers that tell what a real one tells. For recordings.
+"""Pods that are played: trainers that tell what a real one tells. For recordings.
 
 The scheduler is real and places them while devices are free. A part says how a job's training goes; its words are
 made by the trainer's own reporter and status sink, at some seconds a stage, and reach the job's status as a pod's do.
@@ -11,8 +11,6 @@ import random
 import threading
 import time
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -29,7 +27,6 @@ from kubooth_trainer.status import StatusSink
 Manifest = dict[str, Any]
 Part = Literal["succeeds", "bad photos", "loses a peer", "out of memory", "crashes"]
 DEVICE = "nvidia.com/gpu"
-NODE = "played"
 STEPS = 400
 _SECONDS_BETWEEN_WORDS = 4.0
 _ENDS = {  # exit code, reason, sentence
@@ -42,29 +39,6 @@ _ENDS = {  # exit code, reason, sentence
 
 class _LeavesError(Exception):
     """The pod is to go."""
-
-
-@contextmanager
-def node(plane: ControlPlane, *, devices: int) -> Iterator[None]:
-    """A Node object with room for everything but devices, kept ready."""
-    rest, stopping = Rest(plane), threading.Event()
-    room = {"cpu": "100k", "memory": "100Ti", "pods": "10000", "ephemeral-storage": "100Ti", DEVICE: str(devices)}
-    rest.post("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}})
-
-    def keep_ready() -> None:
-        while True:
-            ready = {"type": "Ready", "status": "True", "reason": "Played", "lastHeartbeatTime": kubelet.now()}
-            status = {"capacity": room, "allocatable": room, "conditions": [ready]}
-            rest.merge(f"/api/v1/nodes/{NODE}/status", {"status": status})
-            if stopping.wait(5):
-                rest.close()
-                return
-
-    thread = threading.Thread(target=keep_ready, daemon=True)
-    thread.start()
-    yield
-    stopping.set()
-    thread.join()
 
 
 @dataclass

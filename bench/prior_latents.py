@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from runs import Run, keep, model_folder, record_of, resolved, run_job
+from runs import PHOTOS, Run, keep, model_folder, record_of, resolved, run_job
 
 from kubooth_trainer import latents
 from kubooth_trainer.config import TrainConfig
@@ -90,7 +90,7 @@ def _config(options: argparse.Namespace, model: Path, folder: Path, prior: dict[
         subject={
             "className": "dog",
             "identifier": "zqx",
-            "images": (Path(__file__).resolve().parent.parent / "examples" / "quickstart" / "photos").as_uri(),
+            "images": PHOTOS.as_uri(),
             "promptTemplate": PROMPTS[0],
         },
         prior={"images": options.images, **(prior or {"sampler": sampler})},

@@ -22,13 +22,14 @@ from tempfile import TemporaryDirectory
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 
+from bed import kubelet
 from bed.controlplane import ControlPlane, control_plane
 from bed.installation import install
 from bed.jobs import Bench, job, runtime
 from bed.operator_process import Operator
 from bed.prometheus import RECORDED
 from bed.rest import JOBS, Rest
-from played_pods import DEVICE, Part, Pods, node
+from played_pods import DEVICE, Part, Pods
 from prometheus_client.parser import text_string_to_metric_families
 
 SCRAPE_SECONDS = 10
@@ -89,7 +90,7 @@ def record(folder: Path, *, minutes: float) -> Recording:
         benches[0].create_runtime(runtime(**spec))
         names = [f"{TEAMS[number % len(TEAMS)]}-{number:02}" for number in range(int(JOBS_PER_MINUTE * minutes))]
         parts = {names[number]: part for number, part in PARTS.items() if number < len(names)}
-        with node(plane, devices=DEVICES), Pods(plane, TEAMS, parts):
+        with kubelet.node(plane, "played", {DEVICE: str(DEVICES)}), Pods(plane, TEAMS, parts):
             return _drive(benches, operators, names, parts, seconds=60 * minutes)
 
 

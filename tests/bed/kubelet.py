@@ -1,13 +1,15 @@
-"""A kubelet's part played by hand: pods run and end when a test says so. No container, no node."""
+"""A kubelet's part played by hand: pods run and end when a test says so. No container."""
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from bed.controlplane import ControlPlane
 from bed.rest import ApiError, Rest
 
 Manifest = dict[str, Any]
@@ -16,6 +18,29 @@ CONTAINER = "trainer"
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+@contextmanager
+def node(plane: ControlPlane, name: str, devices: Mapping[str, str]) -> Iterator[None]:
+    """A Node object of that name with room for everything but devices, kept ready; nothing runs on it by itself."""
+    rest, stopping = Rest(plane), threading.Event()
+    room = {"cpu": "100k", "memory": "100Ti", "pods": "10000", "ephemeral-storage": "100Ti", **devices}
+    rest.post("/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
+
+    def keep_ready() -> None:
+        while True:
+            ready = {"type": "Ready", "status": "True", "reason": "Played", "lastHeartbeatTime": now()}
+            status = {"capacity": room, "allocatable": room, "conditions": [ready]}
+            rest.merge(f"/api/v1/nodes/{name}/status", {"status": status})
+            if stopping.wait(5):
+                rest.close()
+                return
+
+    thread = threading.Thread(target=keep_ready, daemon=True)
+    thread.start()
+    yield
+    stopping.set()
+    thread.join()
 
 
 def run(rest: Rest, pod: Manifest) -> Manifest:
