@@ -1,16 +1,16 @@
 """Whether a job may run: its spec under its runtime, or under the snapshot of it. Pure; called by `reconcile`.
 
 Before the first attempt a changed spec or runtime is judged anew. From then on the snapshot in the status is the
-job's runtime, whatever becomes of the object; and where a change to a running job is refused (a priority class that
-the runtime does not allow), the last accepted spec stays in force until it is mended. Labels are judged until the
-first attempt only.
+job's runtime, whatever becomes of the object; its values stay as they were settled, whatever an upgrade makes of the
+built-in ones; and where a change to a running job is refused (a priority class that the runtime does not allow), the
+last accepted spec stays in force until it is mended. Labels are judged until the first attempt only.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kubooth_operator.api.job import API_VERSION, JobSpec, PersonalizationJob
+from kubooth_operator.api.job import API_VERSION, CHANGEABLE, JobSpec, PersonalizationJob
 from kubooth_operator.api.load import parse
 from kubooth_operator.api.problems import FieldError, SpecError
 from kubooth_operator.api.runtime import PersonalizationRuntime
@@ -35,17 +35,19 @@ def judge(observed: Observed) -> Judgement:
     status = observed.job.get("status") or {}
     started = status.get("attempts", 0) > 0
     snapshot = status.get("runtimeSnapshot") if started else _snapshot(observed.runtime)
-    last = status.get("resolved") if started else None
     try:
         runtime = _runtime(observed, snapshot)
         job = parse(_plain_job(observed.job), PersonalizationJob)
     except SpecError as problem:
         return Judgement(job=None, problem=problem, resolved=None, snapshot=None)
+    last = _settled_before(job, status.get("resolved") if started else None, runtime)
     try:
-        labels = None if started else job.metadata.labels or {}
-        accepted = _accepted(job, settle(job, runtime), runtime, labels)
+        spec = settle(job, runtime)
+        if last is not None:
+            spec = last.model_copy(update={name: getattr(spec, name) for name in CHANGEABLE})
+        accepted = _accepted(job, spec, runtime, None if started else job.metadata.labels or {})
     except SpecError as problem:
-        return Judgement(job=_before(job, last, runtime), problem=problem, resolved=None, snapshot=None)
+        return Judgement(job=_still(job, last, runtime), problem=problem, resolved=None, snapshot=None)
     resolved = accepted.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
     return Judgement(job=accepted, problem=None, resolved=resolved, snapshot=snapshot)
 
@@ -82,13 +84,24 @@ def _plain_job(job: Manifest) -> Manifest:
     return {"apiVersion": API_VERSION, "kind": JOB_KIND, "metadata": metadata, "spec": job.get("spec", {})}
 
 
-def _before(job: PersonalizationJob, resolved: Manifest | None, runtime: PersonalizationRuntime) -> Accepted | None:
-    """The job as it was accepted last; None where it never was, or by a version whose rules were others."""
+def _settled_before(
+    job: PersonalizationJob, resolved: Manifest | None, runtime: PersonalizationRuntime
+) -> JobSpec | None:
+    """The spec as it was settled when the job started, with the built-in values of that time; what is new since then
+    has today's. None where it never was settled, or by a version whose rules were others."""
     if resolved is None:
         return None
     raw = {"apiVersion": API_VERSION, "kind": JOB_KIND, "metadata": {"name": job.metadata.name}, "spec": resolved}
     try:
-        return _accepted(job, parse(raw, PersonalizationJob).spec, runtime, None)
+        return settle(parse(raw, PersonalizationJob), runtime)
+    except SpecError:
+        return None
+
+
+def _still(job: PersonalizationJob, last: JobSpec | None, runtime: PersonalizationRuntime) -> Accepted | None:
+    """The job as it was accepted last, if its runtime's snapshot can still be kept to."""
+    try:
+        return _accepted(job, last, runtime, None) if last is not None else None
     except SpecError:
         return None
 

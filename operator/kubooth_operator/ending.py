@@ -23,6 +23,7 @@ def end_failed(now: Present, diagnosis: Diagnosis, *, spread: bool = False) -> N
     restarts = draft.status.get("restarts", 0)
     draft.status["failure"] = failure_status(diagnosis)
     if diagnosis.kind == "Disruption":
+        _pause_before_more(now)
         end(now, "Disrupted")
     elif diagnosis.kind == "Permanent":
         end(now, "Failed")
@@ -39,6 +40,18 @@ def end_failed(now: Present, diagnosis: Diagnosis, *, spread: bool = False) -> N
         if pause:
             draft.remember(retryTime=draft.now + timedelta(seconds=pause))
         end(now, "Retry")
+
+
+def _pause_before_more(now: Present) -> None:
+    """Disruptions are never counted, but where one follows another before the pods got anywhere (a node that evicts
+    what it is given), the next attempt waits, longer each time."""
+    draft, ready = now.draft, now.draft.time("readyTime")
+    lasted = ready is not None and draft.now - ready >= timedelta(seconds=deadlines.HEADWAY_SECONDS)
+    early = 0 if lasted else draft.attempt.get("earlyDisruptions", 0) + 1
+    draft.attempt["earlyDisruptions"] = early
+    pause = deadlines.backoff_seconds(early)
+    if pause:
+        draft.remember(retryTime=draft.now + timedelta(seconds=pause))
 
 
 def end(now: Present, outcome: Outcome) -> None:

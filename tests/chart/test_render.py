@@ -140,6 +140,23 @@ def test_the_runtimes_of_the_examples_are_values(helm: Helm, tmp_path: Path, pat
     assert made["spec"] == spec
 
 
+@pytest.mark.parametrize("name", SETS)
+def test_names_of_digits_stay_text(helm: Helm, name: str) -> None:
+    """Namespaces, releases and accounts may be called 12; YAML would take that for a number."""
+    values = ("--values", HERE / "values" / f"{name}.yaml", "--set-string", "serviceAccount.name=21")
+    text = helm("template", "12", CHART, "--namespace", "12", *values, "--kube-version", "1.30").stdout
+    numbers = [path for made in yaml.safe_load_all(text) if made for path in numbers_that_should_be_names(made)]
+    assert not numbers
+
+
+def numbers_that_should_be_names(value: Any, path: str = "") -> Iterator[str]:
+    if isinstance(value, dict | list):
+        for name, each in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from numbers_that_should_be_names(each, f"{path}/{name}")
+    elif value in (12, 21):
+        yield path
+
+
 def test_an_old_cluster_is_told_the_version_it_needs(helm: Helm, tmp_path: Path) -> None:
     said = refusal(helm, tmp_path, {}, "--kube-version", "1.29.4")
     assert "chart requires kubeVersion: >=1.30.0-0 which is incompatible with Kubernetes v1.29.4" in said

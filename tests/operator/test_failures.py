@@ -78,13 +78,39 @@ def test_a_failure_that_no_retry_mends_ends_the_job_at_once() -> None:
 
 
 def test_disruptions_restart_at_once_and_do_not_count() -> None:
-    world = two_nodes(lambda attempt: Behaviour(every=Ending(after=60)), maxRestarts=0)
-    for attempt in range(1, 6):
-        world.run(until=lambda number=attempt: world.status.get("attempts") == number and world.phase == "Running")
-        world.evict(world.pod(1))
+    world = two_nodes(lambda attempt: Behaviour(every=Ending(after=900)), maxRestarts=0)
+    evict_again_and_again(world, times=5, after=600)
     status = world.run_to_the_end()
     assert (status["phase"], status["attempts"], status.get("restarts")) == ("Succeeded", 6, None)
     assert reasons(world).count("Evicted") == 5
+    assert pauses_between_attempts(world) == [0, 0, 0, 0, 0]
+
+
+def test_between_disruptions_that_let_nothing_run_the_pauses_grow() -> None:
+    world = two_nodes(lambda attempt: Behaviour(every=Ending(after=900)), maxRestarts=0)
+    evict_again_and_again(world, times=8, after=0)
+    evict_again_and_again(world, times=2, after=600)
+    evict_again_and_again(world, times=2, after=590)
+    status = world.run_to_the_end()
+    assert (status["phase"], status.get("restarts")) == ("Succeeded", None)
+    assert pauses_between_attempts(world) == [0, 10, 20, 40, 80, 160, 300, 300, 0, 0, 0, 10]
+
+
+def evict_again_and_again(world: World, *, times: int, after: float) -> None:
+    """Evicts a pod of each of the next attempts when all its pods have been ready for so many seconds."""
+    for _ in range(times):
+        before = world.status.get("attempts", 0) if "endTime" in world.status.get("attempt", {}) else None
+        world.run(until=lambda ended=before: world.phase == "Running" and world.status.get("attempts") != ended)
+        world.run(after)
+        world.evict(world.pod(1))
+        world.run(until=lambda: "endTime" in world.status["attempt"])
+
+
+def pauses_between_attempts(world: World) -> list[float]:
+    """Of each attempt that another followed: the seconds from its end to the time before which none may begin."""
+    last = {each["attempt"]["number"]: each["attempt"] for each in world.status_writes if "attempt" in each}
+    attempts = [attempt for number, attempt in sorted(last.items())][:-1]
+    return [seconds_between(each["endTime"], each["retryTime"]) if "retryTime" in each else 0 for each in attempts]
 
 
 def test_pods_of_a_lost_node_are_deleted_by_force_before_the_next_attempt() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from datetime import timedelta
 
 from simulation.scenarios import (
@@ -237,6 +238,21 @@ def test_a_runtime_is_looked_at_anew_until_the_first_attempt_and_never_after() -
     status = world.run_to_the_end()
     assert (status["phase"], status["attempts"]) == ("Succeeded", 2)
     assert world.batch_job()["spec"]["template"]["spec"]["containers"][0]["image"] == "trainer:2"
+
+
+def test_built_in_values_that_an_upgrade_changes_do_not_reach_a_job_that_has_started() -> None:
+    world = running(World(script=fails_first(1)))
+    assert world.job is not None
+    settled = world.job["status"]["resolved"]
+    settled["training"]["learningRate"] = 3e-6  # as if by an older version, whose built-in value it was
+    del settled["training"]["lrSchedule"]  # which it did not know
+    world.edit(priorityClassName="low", runPolicy={"maxRestarts": 5})
+    assert world.run_to_the_end()["attempts"] == 2
+    config = json.loads(child(world, "ConfigMap")["data"]["config.json"])
+    assert (config["training"]["learning_rate"], config["training"]["lr_schedule"]) == (3e-6, "Constant")
+    assert world.batch_job()["spec"]["template"]["spec"]["priorityClassName"] == "low"
+    assert world.status["resolved"]["runPolicy"]["maxRestarts"] == 5
+    assert world.status["resolved"]["training"]["learningRate"] == 3e-6
 
 
 def test_a_priority_class_that_is_refused_later_holds_the_next_attempt_back() -> None:

@@ -152,6 +152,11 @@ class AttemptStatus(Observed):
         description="What its end leads to: Retry and Disrupted to another attempt (only the first counts against "
         "maxRestarts), Suspended to a pause, Failed and Succeeded to the end of the job.",
     )
+    early_disruptions: Count | None = Field(
+        default=None,
+        description="How many attempts in a row, this one included, were disrupted before their pods had run for ten "
+        "minutes. From the second on there is a pause before the next one.",
+    )
     retry_time: datetime | None = Field(default=None, description="Before this time the next one does not begin.")
 
 
