@@ -1,9 +1,10 @@
 """The loop that ours is measured against: what the usual public DreamBooth script does in a step, and no more.
 
-In every step the photos go through the VAE and each sample's prompt through the text encoder; instance and class
-halves are one batch; AdamW is torch's own with its defaults; all modules are diffusers' and transformers' as they
-come. In bf16 the VAE holds bf16 weights and the trained modules run under autocast, as with accelerate's mixed
-precision. In one respect it is spared what the script does: the photos are decoded and cropped once, not per step.
+In every step the photos go through the VAE and each sample's prompt through the text encoder, a frozen one too;
+instance and class halves are one batch; AdamW is torch's own with its defaults; all modules are diffusers' and
+transformers' as they come. In bf16 the VAE holds bf16 weights and the trained modules run under autocast, as with
+accelerate's mixed precision. In one respect it is spared what the script does: the photos are decoded and cropped
+once, not per step.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class PlainSetting:
     prior_weight: float
     max_grad_norm: float
     bf16: bool
+    text_encoder_trained: bool
     seed: int
 
 
@@ -53,8 +55,9 @@ def train(setting: PlainSetting, on_step: Callable[[float], None]) -> None:
     dtype = torch.bfloat16 if setting.bf16 else torch.float32
     vae.to(dtype=dtype)
     unet.train()
-    text_encoder.train()
-    trained = list(chain(unet.parameters(), text_encoder.parameters()))
+    text_encoder.train(setting.text_encoder_trained)
+    text_encoder.requires_grad_(setting.text_encoder_trained)
+    trained = [each for each in chain(unet.parameters(), text_encoder.parameters()) if each.requires_grad]
     optimizer = torch.optim.AdamW(
         trained, lr=setting.learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2
     )  # fmt: skip

@@ -1,9 +1,11 @@
 """One training step of ours against a straightforward loop: time and memory, as ratios within one run.
 
     python bench/step.py --record bench/records/step.json
+    python bench/step.py --frozen --record bench/records/step_frozen.json
     python bench/step.py --model tiny --rounds 2 --steps 5      # a trial, in a minute
 
-Four trainings of the same model on the same photos take turns. Method and results: docs/benchmarks.md.
+Four trainings of the same model on the same photos take turns; with `--frozen` of its UNet alone. Method and results:
+docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -32,9 +34,15 @@ ROOT = Path(__file__).resolve().parent.parent
 PHOTOS = ROOT / "examples" / "quickstart" / "photos"
 OURS = {"ours, Auto": "Auto", "ours, fp32": "FP32"}
 PLAIN = {"plain, fp32": False, "plain, bf16": True}
-TARGETS: dict[tuple[str, str], float | None] = {  # (slower, faster) -> wanted ratio on a CPU with AMX
+Targets = dict[tuple[str, str], float | None]  # (slower, faster) -> wanted ratio on a CPU with AMX
+TARGETS: Targets = {
     ("plain, fp32", "ours, Auto"): 3.0,
     ("plain, bf16", "ours, Auto"): 1.3,
+    ("plain, fp32", "ours, fp32"): None,
+}
+FROZEN_TARGETS: Targets = {
+    ("plain, fp32", "ours, Auto"): None,
+    ("plain, bf16", "ours, Auto"): 2.0,
     ("plain, fp32", "ours, fp32"): None,
 }
 SYNC_STEPS = 5  # ours reads its losses every so many steps: a turn holds whole periods
@@ -56,6 +64,7 @@ def main() -> None:
 def measure(options: argparse.Namespace, model: Path, scratch: Path) -> dict[str, Any]:
     """Runs all rounds and returns the record."""
     load = os.getloadavg()[0]
+    targets = FROZEN_TARGETS if options.frozen else TARGETS
     trainings, resolution = start(options, model, scratch)
     try:
         for training in trainings.values():
@@ -70,7 +79,12 @@ def measure(options: argparse.Namespace, model: Path, scratch: Path) -> dict[str
     return {
         "what": "seconds and memory of one training step",
         "command": _command(options),
-        "model": {"name": model.name, "resolution": resolution, "trained_parameters": _parameters(model)},
+        "model": {
+            "name": model.name,
+            "resolution": resolution,
+            "trained_parameters": _parameters(model, options.frozen),
+        },
+        "text_encoder": "frozen" if options.frozen else "trained",
         "batch": {"instance": options.batch, "class": options.batch},
         "threads": _threads(),
         "machine": machine(),
@@ -84,7 +98,10 @@ def measure(options: argparse.Namespace, model: Path, scratch: Path) -> dict[str
         "cpu_seconds_per_step": {name: figures(rounds, name, "cpu") for name in trainings},
         "peak_mib": {name: round(rounds[-1][name].peak_mib) for name in trainings},
         "mean_loss": {name: mean_loss(rounds, name) for name in trainings},
-        "ratios": {" / ".join(pair): ratio(rounds, pair, options.clock) for pair in TARGETS},
+        "ratios": {
+            " / ".join(pair): ratio(rounds, pair, options.clock) | {"target_with_amx": target}
+            for pair, target in targets.items()
+        },
         "costs": costs,
     }
 
@@ -98,7 +115,7 @@ def start(options: argparse.Namespace, model: Path, scratch: Path) -> tuple[dict
     resolution = _resolution(model)
     trainings = {}
     for number, (name, precision) in enumerate(OURS.items()):
-        config = our_config(options.batch, precision, model, scratch / f"ours-{number}")
+        config = our_config(options, precision, model, scratch / f"ours-{number}")
         trainings[name] = _start("ours", config.model_dump(mode="json"), scratch / f"ours-{number}.json")
     for number, (name, bf16) in enumerate(PLAIN.items()):
         setting = {**plain_setting(config), "model": str(model), "resolution": resolution, "bf16": bf16}
@@ -106,7 +123,7 @@ def start(options: argparse.Namespace, model: Path, scratch: Path) -> tuple[dict
     return {name: trainings[name] for name in (*PLAIN, *OURS)}, resolution
 
 
-def our_config(batch: int, precision: str, model: Path, workdir: Path) -> TrainConfig:
+def our_config(options: argparse.Namespace, precision: str, model: Path, workdir: Path) -> TrainConfig:
     """A job as a user would write it, resolved as `kubooth run` resolves it: all else has its built-in value."""
     job = {
         "apiVersion": "kubooth.io/v1alpha1",
@@ -116,7 +133,12 @@ def our_config(batch: int, precision: str, model: Path, workdir: Path) -> TrainC
             "model": {"uri": model.as_uri()},
             "subject": {"className": CLASS_NAME, "identifier": IDENTIFIER, "images": PHOTOS.as_uri()},
             "prior": {"uri": (workdir.parent / "class").as_uri(), "images": len(list(PHOTOS.iterdir()))},
-            "training": {"steps": TRAINING_STEPS, "batchSize": batch, "precision": precision},
+            "training": {
+                "steps": TRAINING_STEPS,
+                "batchSize": options.batch,
+                "precision": precision,
+                "trainTextEncoder": not options.frozen,
+            },
             "checkpoints": {"everySteps": TRAINING_STEPS},
             "output": {"uri": (workdir / "output").as_uri()},
         },
@@ -129,7 +151,7 @@ def our_config(batch: int, precision: str, model: Path, workdir: Path) -> TrainC
 def plain_setting(config: TrainConfig) -> dict[str, Any]:
     """The same hyper-parameters for the plain loop, which knows one learning rate."""
     words = {"identifier": IDENTIFIER, "class_name": CLASS_NAME}
-    assert config.training.train_text_encoder and config.prior.uri
+    assert config.prior.uri
     return {
         "photos": str(PHOTOS),
         "class_images": config.prior.uri.removeprefix("file://"),
@@ -139,6 +161,7 @@ def plain_setting(config: TrainConfig) -> dict[str, Any]:
         "learning_rate": config.training.learning_rate,
         "prior_weight": config.prior.weight,
         "max_grad_norm": config.training.max_grad_norm,
+        "text_encoder_trained": config.training.train_text_encoder,
         "seed": config.training.seed,
     }
 
@@ -163,7 +186,7 @@ def ratio(rounds: Sequence[Mapping[str, Turn]], pair: tuple[str, str], clock: st
     """The ratio of each round by itself, and their median."""
     slow, fast = pair
     values = [round(seconds_per_step(each[slow], clock) / seconds_per_step(each[fast], clock), 3) for each in rounds]
-    return {"median": round(median(values), 3), "rounds": values, "target_with_amx": TARGETS[pair]}
+    return {"median": round(median(values), 3), "rounds": values}
 
 
 def mean_loss(rounds: Sequence[Mapping[str, Turn]], name: str) -> float:
@@ -197,6 +220,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=10, help=f"timed steps per turn, a multiple of {SYNC_STEPS}")
     parser.add_argument("--rounds", type=int, default=8, help="turns of each training")
     parser.add_argument("--batch", type=int, default=4, help="instance images per step; as many class images join them")
+    parser.add_argument("--frozen", action="store_true", help="train the UNet alone")
     parser.add_argument(
         "--clock", choices=("wall", "cpu"), default="wall",
         help="cpu: for a machine that is not free; with OMP_NUM_THREADS=1 the CPU time is that of a free machine",
@@ -240,7 +264,8 @@ def _threads() -> int:
 def _command(options: argparse.Namespace) -> str:
     model = options.model if "/" not in options.model else Path(options.model).name
     sizes = f"--steps {options.steps} --rounds {options.rounds} --batch {options.batch} --clock {options.clock}"
-    return f"OMP_NUM_THREADS={_threads()} python bench/step.py --model {model} {sizes}"
+    frozen = " --frozen" if options.frozen else ""
+    return f"OMP_NUM_THREADS={_threads()} python bench/step.py --model {model} {sizes}{frozen}"
 
 
 def _resolution(model: Path) -> int:
@@ -248,10 +273,11 @@ def _resolution(model: Path) -> int:
     return int(unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1))
 
 
-def _parameters(model: Path) -> int:
-    """Numbers in the UNet and the text encoder, from the headers of their files."""
+def _parameters(model: Path, frozen: bool) -> int:
+    """Numbers in the UNet and, where it is trained, the text encoder, from the headers of their files."""
     total = 0
-    for path in [*(model / "unet").glob("*.safetensors"), *(model / "text_encoder").glob("*.safetensors")]:
+    trained = ["unet"] if frozen else ["unet", "text_encoder"]
+    for path in [path for part in trained for path in (model / part).glob("*.safetensors")]:
         with path.open("rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         total += sum(math.prod(each["shape"]) for key, each in header.items() if key != "__metadata__")

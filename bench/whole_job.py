@@ -93,6 +93,7 @@ def _plain(config: TrainConfig, options: argparse.Namespace, folder: Path, sampl
         "learning_rate": training.learning_rate,
         "prior_weight": prior.weight,
         "max_grad_norm": training.max_grad_norm,
+        "text_encoder_trained": training.train_text_encoder,
         "bf16": sampling["bf16"],
         "seed": training.seed,
         "job": {
