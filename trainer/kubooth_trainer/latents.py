@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -51,20 +52,22 @@ class Latents:
         return self.mean[items, views] + self.std[items, views] * noise
 
 
-def encode(vae: nn.Module, images: Sequence[Sequence[Image.Image]], *, on_progress: Callable[[int], None]) -> Latents:
-    """Encodes images[item][view], square and of one size. `on_progress` gets the number of items done."""
+def encode(vae: nn.Module, images: Iterable[Image.Image], *, views: int, on_progress: Callable[[int], None]) -> Latents:
+    """Encodes square images of one size, a batch at a time: `views` of the first item, then those of the next.
+
+    `on_progress` gets the number of items done.
+    """
     typed: Any = vae
     parameter = next(vae.parameters())
-    views = len(images[0])
-    flat = [view for item in images for view in item]
+    left, done = iter(images), 0
     means, stds = [], []
     with torch.inference_mode():
-        for start in range(0, len(flat), BATCH):
-            pixels = torch.stack([_pixels(image) for image in flat[start : start + BATCH]])
-            posterior = typed.encode(pixels.to(parameter.device, parameter.dtype)).latent_dist
+        while batch := [_pixels(image) for image in islice(left, BATCH)]:
+            posterior = typed.encode(torch.stack(batch).to(parameter.device, parameter.dtype)).latent_dist
             means.append(posterior.mean.float().cpu())
             stds.append(posterior.std.float().cpu())
-            on_progress(min(start + BATCH, len(flat)) // views)
+            done += len(batch)
+            on_progress(done // views)
     scale = float(typed.config.scaling_factor)
     shift = float(getattr(typed.config, "shift_factor", None) or 0.0)
     mean = (torch.cat(means) - shift) * scale
@@ -99,12 +102,11 @@ def load(path: Path) -> dict[str, Latents]:
     return {name: Latents(tensors[f"{name}.mean"], tensors[f"{name}.std"]) for name in sorted(names)}
 
 
-def images_digest(images: Sequence[Sequence[Image.Image]]) -> str:
-    """SHA-256 (hex) over the pixels of all views, in order."""
+def images_digest(images: Iterable[Image.Image]) -> str:
+    """SHA-256 (hex) over the pixels of all images, in order."""
     digest = hashlib.sha256()
-    for item in images:
-        for view in item:
-            digest.update(view.tobytes())
+    for image in images:
+        digest.update(image.tobytes())
     return digest.hexdigest()
 
 

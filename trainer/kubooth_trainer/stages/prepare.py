@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
 
 from PIL import Image
 
@@ -38,9 +41,10 @@ def prepare(setting: Setting, acquired: Acquired, class_images: ClassImages | No
         )
         for photo in acquired.subject.photos
     ]
+    photos, views = list(chain.from_iterable(instance_views)), len(instance_views[0])
     own, sampled = _by_origin(class_images)
     total = len(instance_views) + len(own)
-    pixels = latents.images_digest([*instance_views, *own])
+    pixels = latents.images_digest(chain(photos, _opened(own)))
     decisive = [config.digest(), acquired.model_digest, acquired.identifier, setting.plan.precision, pixels]
     decisive += [sampled.key or ""] if sampled else []
     identity = hashlib.sha256(" ".join(decisive).encode()).hexdigest()
@@ -48,10 +52,10 @@ def prepare(setting: Setting, acquired: Acquired, class_images: ClassImages | No
     reporter.begin("Prepare", total=total, unit="images", note="latents were there" if path.exists() else "")
     if world.leads_node and not path.exists():
         vae = acquired.family.load_vae(acquired.model, setting.plan.dtype).to(world.device).eval()
-        made = {"instance": latents.encode(vae, instance_views, on_progress=setting.alone("Prepare"))}
+        made = {"instance": latents.encode(vae, photos, views=views, on_progress=setting.alone("Prepare"))}
         if own:
-            offset = len(instance_views)
-            made["class"] = latents.encode(vae, own, on_progress=setting.alone("Prepare", offset))
+            on_progress = setting.alone("Prepare", len(instance_views))
+            made["class"] = latents.encode(vae, _opened(own), views=1, on_progress=on_progress)
         elif sampled:
             made["class"] = latents.as_sampled(sampled.latents())
         latents.save(made, path)
@@ -61,8 +65,13 @@ def prepare(setting: Setting, acquired: Acquired, class_images: ClassImages | No
     return Prepared(instance=kept["instance"], class_=kept.get("class"), identity=identity)
 
 
-def _by_origin(class_images: ClassImages | None) -> tuple[list[list[Image.Image]], ClassImages | None]:
-    """Views to encode of the user's own class images, or those that were sampled and have latents."""
+def _by_origin(class_images: ClassImages | None) -> tuple[Sequence[Path], ClassImages | None]:
+    """The user's own class images, which are to be encoded, or those that were sampled and have latents."""
     if class_images is None or class_images.key is not None:
-        return [], class_images
-    return [[Image.open(path).convert("RGB")] for path in class_images.paths], None
+        return (), class_images
+    return class_images.paths, None
+
+
+def _opened(paths: Iterable[Path]) -> Iterator[Image.Image]:
+    """One after the other: there may be thousands."""
+    return (Image.open(path).convert("RGB") for path in paths)
