@@ -89,7 +89,7 @@ class Bars:
         self._above(Text(line, style="dim"))
 
     def stopping(self, cause: Signals) -> None:
-        self._stopping = stopping_text(cause, interactive=True)
+        self._stopping = stopping_text(cause, self._state)
         self._live.refresh()
 
     def tick(self) -> None:

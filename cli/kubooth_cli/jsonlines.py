@@ -16,8 +16,10 @@ class Json:
     def __init__(self, stream: TextIO, words: TextIO) -> None:
         self._stream = stream
         self._words = words
+        self._state = RunState()
 
     def begin(self, run: Run, state: RunState) -> None:
+        self._state = state
         for key, value in (("workdir", run.workdir), ("config", run.config_path)):
             self._write(self._stream, event_to_json(InfoEvent(key=key, value=str(value))))
 
@@ -28,7 +30,7 @@ class Json:
         self._write(self._words, f"| {line}")
 
     def stopping(self, cause: Signals) -> None:
-        self._write(self._words, stopping_text(cause, interactive=True))
+        self._write(self._words, stopping_text(cause, self._state))
 
     def tick(self) -> None:
         pass

@@ -61,7 +61,7 @@ class Lines:
         self._write(text)
 
     def stopping(self, cause: Signals) -> None:
-        self._write(stopping_text(cause, interactive=True))
+        self._write(stopping_text(cause, self._state))
 
     def tick(self) -> None:
         pass

@@ -55,8 +55,9 @@ class Presenter(Protocol):
         """Nothing more comes: leave the terminal as it was found."""
 
 
-def stopping_text(cause: Signals, *, interactive: bool) -> str:
+def stopping_text(cause: Signals, state: RunState) -> str:
     """What to say when a first request to stop has been passed on."""
-    if cause is Signals.SIGINT and interactive:
-        return "saving a checkpoint; press Ctrl-C again to stop at once"
-    return f"{cause.name} received: saving a checkpoint, then stopping"
+    doing = "saving a checkpoint" if state.running == "Train" else "keeping what is done"
+    if cause is Signals.SIGINT:
+        return f"{doing}; press Ctrl-C again to stop at once"
+    return f"{cause.name} received: {doing}, then stopping"

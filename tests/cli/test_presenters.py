@@ -6,6 +6,7 @@ import io
 import re
 import sys
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ from rich.console import Console
 
 from kubooth_cli.bars import Bars
 from kubooth_cli.lines import Lines
+from kubooth_cli.presenter import stopping_text
 from kubooth_cli.state import RunState
-from kubooth_trainer.progress import Event, event_from_json
+from kubooth_trainer.progress import Event, StageEvent, event_from_json
 
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -153,3 +155,19 @@ def test_plain_lines_are_few() -> None:
         "Train: 10/100 10%  loss 0.1000  2.00 images/s  1m30s left",
     ]
     assert len(training) == 11
+
+
+@pytest.mark.parametrize(
+    ("stage", "cause", "text"),
+    [
+        ("Train", Signals.SIGINT, "saving a checkpoint; press Ctrl-C again to stop at once"),
+        ("Prior", Signals.SIGINT, "keeping what is done; press Ctrl-C again to stop at once"),
+        ("Train", Signals.SIGTERM, "SIGTERM received: saving a checkpoint, then stopping"),
+        ("Evaluate", Signals.SIGHUP, "SIGHUP received: keeping what is done, then stopping"),
+    ],
+)
+def test_a_request_to_stop_is_answered_by_what_happens_in_that_stage(stage: Any, cause: Signals, text: str) -> None:
+    state = RunState()
+    running = StageEvent(stage=stage, state="Running", done=1, total=5, unit="", start=1.0, end=None, note="")
+    state.apply(running, 1.0)
+    assert stopping_text(cause, state) == text
