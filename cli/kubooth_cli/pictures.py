@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from kubooth_cli.models import INDEX, Model, ModelError, Wish
+from kubooth_trainer.company import without_company
 from kubooth_trainer.families import check_model
 
 LARGEST_BATCH = 4
@@ -87,8 +88,9 @@ def _load(model: Model) -> Any:
     dtype = torch.bfloat16 if cuda else torch.float32
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what libraries announce is not for the one who wants a picture
-        import diffusers
-        import transformers
+        with without_company():
+            import diffusers
+            import transformers
 
         diffusers.utils.logging.set_verbosity_error()
         transformers.utils.logging.set_verbosity_error()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -79,7 +78,6 @@ def _draw(model: Model, wish: Wish, output: Path, *, separate: bool) -> Iterator
     _make_room(output)
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # diffusers imports it where it is
     with _bar("Drawing") as advance:
         from kubooth_cli import pictures
 

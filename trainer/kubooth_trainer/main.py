@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NoReturn, TextIO
 
 from kubooth_trainer import __version__
+from kubooth_trainer.company import without_company
 from kubooth_trainer.config import TrainConfig, load_config
 from kubooth_trainer.delivery import api_outlet, file_outlet
 from kubooth_trainer.errors import (
@@ -119,10 +120,11 @@ def _run(config: TrainConfig, reporter: Reporter, ending: _Ending) -> None:
 
     joining = Watchdog(deadlines.rendezvous_seconds, on_late)
     joining.start()
-    from kubooth_trainer.distributed import Pulse, join
-    from kubooth_trainer.job import run_job
+    with without_company():
+        from kubooth_trainer.distributed import Pulse, join
+        from kubooth_trainer.job import run_job
 
-    world = join(deadlines.stall_seconds)
+        world = join(deadlines.stall_seconds)
     joining.stop()
     watchdog = Watchdog(deadlines.stall_seconds, on_stall)
     heartbeat = [ending.sink.moved] if ending.sink is not None else []
@@ -165,7 +167,7 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # diffusers imports it where it is
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def _leave(code: int) -> NoReturn:

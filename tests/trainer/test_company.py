@@ -1,0 +1,30 @@
+"""Imports without unwanted company, in a process of their own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+
+CODE = """
+import sys
+from kubooth_trainer.company import UNWANTED, without_company
+with without_company():
+    import deepspeed
+    import diffusers
+    diffusers.UNet2DConditionModel
+diffusers.AutoencoderKL
+print([name for name in UNWANTED if name in sys.modules], file=sys.stderr)
+import bitsandbytes
+with without_company():
+    import bitsandbytes
+    print(bitsandbytes.__name__, file=sys.stderr)
+"""
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+def test_libraries_bring_nothing_along_and_who_asks_for_it_has_it() -> None:
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-2:] == ["[]", "bitsandbytes"]
