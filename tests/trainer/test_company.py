@@ -26,5 +26,6 @@ with without_company():
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 def test_libraries_bring_nothing_along_and_who_asks_for_it_has_it() -> None:
-    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-2:] == ["[]", "bitsandbytes"]

@@ -15,8 +15,10 @@ UNWANTED = ("bitsandbytes", "mlflow")
 
 @contextmanager
 def without_company() -> Iterator[None]:
-    """Within it the unwanted packages cannot be imported, unless they were before; diffusers and DeepSpeed take that for
-    their not being installed, and keep to it."""
+    """Within it the unwanted packages cannot be imported, unless they were before.
+
+    diffusers and DeepSpeed take that for their not being installed, and keep to it.
+    """
     hidden = [name for name in UNWANTED if name not in sys.modules]
     for name in hidden:
         sys.modules[name] = None  # type: ignore[assignment]  # the import system's own way of saying: not there
