@@ -2,7 +2,10 @@
 
 import os
 import sys
+from collections import Counter
 from pathlib import Path
+
+import pytest
 
 sys.path.append(str(Path(__file__).parent))
 
@@ -24,3 +27,20 @@ pytest_plugins = [
     "bed.images",
     "bed.mlflow_server",
 ]
+
+# Fixtures whose files of tests come last, in this order.
+TURNS = ("trainings", "cluster", "api_server")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that need a cluster come last, so that one which is started for a session does not idle for half of it.
+
+    Of these, the long ones come first, which train in pods: at the end none is left over for one worker alone.
+    """
+    turns: dict[Path, int] = {}
+    tests = Counter(item.path for item in items)
+    for item in items:
+        used = [turn for turn, name in enumerate(TURNS, start=1) if name in getattr(item, "fixturenames", ())]
+        turns[item.path] = min([*used, turns.get(item.path, len(TURNS) + 1)])
+    last = {path: (turn, -tests[path]) for path, turn in turns.items() if turn <= len(TURNS)}
+    items.sort(key=lambda item: last.get(item.path, (0, 0)))

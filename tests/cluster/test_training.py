@@ -93,7 +93,7 @@ def suspended(trainings: Trainings) -> None:
 @pytest.mark.parametrize(
     ("disturb", "restarts"),
     [
-        (rank_killed, 1),
+        pytest.param(rank_killed, 1, marks=pytest.mark.soak),  # as operator_killed does too
         pytest.param(pod_killed, 1, marks=pytest.mark.soak),
         pytest.param(pod_deleted, 1, marks=pytest.mark.soak),
         (operator_killed, 1),

@@ -121,7 +121,7 @@ def test_test_adds_to_the_environment_of_quickstart(checkout: Checkout) -> None:
     assert result.returncode == 0, result.stderr
     assert any(call.endswith("dev.txt") for call in checkout.installs())
     assert (
-        checkout.calls()[-1] == "python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder -k some thing"
+        checkout.calls()[-1] == "python -m pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder -k some thing"
     )
     assert checkout.run("quickstart").returncode == 0
     assert checkout.installs() == []
