@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -16,26 +17,26 @@ from kubooth_trainer.claim import CLAIM, Claim, Identity
 from kubooth_trainer.config import CheckpointConfig
 from kubooth_trainer.distributed import World
 from kubooth_trainer.engine import MOMENTS
-from kubooth_trainer.errors import StoppedError, StorageUnavailableError
+from kubooth_trainer.errors import NumericalError, StoppedError, StorageUnavailableError
 from kubooth_trainer.storage import Progress, Storage, Upload
 
 ALONE = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))
 
 
 class State:
-    """An engine's state of one small tensor."""
+    """An engine's state of one small tensor, of which one number may be another."""
 
     kinds = MOMENTS
     sharding = None
 
-    def __init__(self, value: float) -> None:
-        self._value = value
+    def __init__(self, value: float, *, weight: float = 1.0, moment: float = 1.0) -> None:
+        self._value, self._weight, self._moment = value, weight, moment
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        yield "unet.weight", torch.full((3,), self._value)
+        yield "unet.weight", torch.tensor([self._value, self._value * self._weight, self._value])
 
     def moments(self, key: str) -> Iterator[tuple[str, torch.Tensor]]:
-        yield "unet.weight", torch.full((3,), self._value / 2)
+        yield "unet.weight", torch.tensor([self._value, self._value * self._moment, self._value]) / 2
 
 
 class Attempt:
@@ -66,8 +67,8 @@ class Attempt:
         self.begin_to_save(step)
         self.checkpoints.wait()
 
-    def begin_to_save(self, step: int) -> None:
-        self.checkpoints.save(step, State(step), None, history=[])  # type: ignore[arg-type]
+    def begin_to_save(self, step: int, **numbers: float) -> None:
+        self.checkpoints.save(step, State(step, **numbers), None, history=[])  # type: ignore[arg-type]
 
     def newest(self) -> tuple[int, float] | None:
         """Step and weight of what a resuming run would start from."""
@@ -153,6 +154,16 @@ def test_training_goes_on_while_a_checkpoint_is_written(place, tmp_path: Path) -
     assert [saved.step for saved in attempt.checkpoints.take_saved()] == [10, 20]
     assert attempt.checkpoints.take_saved() == []
     assert attempt.newest() == (20, 20.0)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("where", ["weight", "moment"])
+def test_a_state_that_is_not_finite_is_not_kept(place, tmp_path: Path, where: str, number: float) -> None:
+    attempt = Attempt(place, tmp_path, 1).begin()
+    attempt.save(10)
+    with pytest.raises(NumericalError, match="no longer finite after step 20"):
+        attempt.begin_to_save(20, **{where: number})
+    assert whole(place) == ["attempt-1 step-000010"]
 
 
 @pytest.mark.parametrize("hear", ["take_saved", "wait", "save"])

@@ -209,7 +209,7 @@ class EngineState:
         else:
             value = safe_get_full_optimizer_state(parameter, key)
         shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
-        return value.detach().to("cpu", torch.float32).reshape(shape).clone()
+        return torch.empty(shape, dtype=torch.float32).copy_(value.detach().reshape(shape))
 
     def _set(self, parameter: nn.Parameter, key: str | None, value: torch.Tensor) -> None:
         from deepspeed.utils import (
