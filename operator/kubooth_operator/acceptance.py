@@ -17,7 +17,7 @@ from kubooth_operator.api.runtime import PersonalizationRuntime
 from kubooth_operator.names import JOB_KIND, RUNTIME_KIND
 from kubooth_operator.plan import Manifest, Observed
 from kubooth_operator.render import Accepted
-from kubooth_operator.resolve import settle
+from kubooth_operator.settle import settle
 
 
 @dataclass(frozen=True, kw_only=True)

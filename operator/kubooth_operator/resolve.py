@@ -1,25 +1,21 @@
 """From a job and its runtime to the trainer's whole configuration. Pure; called by `kubooth run` and the operator.
 
-Every value is the job's, else the runtime's default, else the built-in one. Then the runtime's limits are held
-against the result, and everything that is wrong is said at once.
+The values are settled first (`settle`). Then the runtime's limits are held against the result, and everything that is
+wrong is said at once.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
-from kubooth_operator.api.fields import Part, facts_of
 from kubooth_operator.api.job import JobSpec, PersonalizationJob
-from kubooth_operator.api.problems import FieldError, Refusal, SpecError, closest, field_errors, sub_parts
+from kubooth_operator.api.problems import FieldError, Refusal, SpecError, closest
 from kubooth_operator.api.prompt_packs import CLASS_PROMPT, prompts_of
 from kubooth_operator.api.runtime import PersonalizationRuntime
 from kubooth_operator.api.scalars import bytes_of
 from kubooth_operator.locations import LocationError, absolute, is_under_any
+from kubooth_operator.settle import settle
 from kubooth_operator.supported import unsupported
 from kubooth_trainer.config import CONFIG_VERSION, ENCODER_OF, GateConfig, Metric, TrainConfig
 
@@ -46,43 +42,6 @@ def resolve(job: PersonalizationJob, runtime: PersonalizationRuntime, target: Ta
     """The configuration of one attempt. Raises SpecError with all that is wrong, each with its field's path."""
     spec = settle(job, runtime)
     return _Resolution(job, spec, runtime, target).config()
-
-
-def settle(job: PersonalizationJob, runtime: PersonalizationRuntime) -> JobSpec:
-    """The job's spec with every value settled (job > runtime > built-in); it is what `status.resolved` shows.
-
-    Raises SpecError where a combination breaks a rule, such as a runtime's warm-up above the job's steps.
-    """
-    chosen = job.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
-    defaults = runtime.spec.defaults.model_dump(mode="json", by_alias=True, exclude_none=True)
-    values = _layered(JobSpec, chosen, defaults)
-    try:
-        return JobSpec.model_validate_json(json.dumps(values), by_alias=True, by_name=False)
-    except ValidationError as error:
-        note = f" (with the defaults of runtime {runtime.metadata.name} and the built-in values)"
-        raise SpecError(
-            [FieldError(each.path, each.message + note) for each in field_errors(error, JobSpec, prefix="spec")]
-        ) from None
-
-
-def _layered(part: type[Part], chosen: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The job's values over the runtime's over the built-in ones, group by group."""
-    groups = dict(sub_parts(part))
-    shut_out = set(part.one_of) if any(name in chosen for name in part.one_of) else set()
-    values = {**{k: v for k, v in defaults.items() if k not in shut_out}, **chosen}
-    taken = any(name in values for name in part.one_of)
-    for attribute, field in part.model_fields.items():
-        name = field.alias or attribute
-        facts = facts_of(field)
-        if name in groups:
-            values[name] = _layered(groups[name], chosen.get(name, {}), defaults.get(name, {}))
-        elif name not in values and facts.builtin is not None and not (taken and name in part.one_of):
-            values[name] = facts.builtin
-    for attribute, field in part.model_fields.items():  # once the neighbours are settled
-        name, same_as = field.alias or attribute, facts_of(field).same_as
-        if name not in values and same_as in values:
-            values[name] = values[same_as]
-    return values
 
 
 class _Resolution:

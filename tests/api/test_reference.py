@@ -8,7 +8,7 @@ from kubooth_operator.api import PersonalizationJob, PersonalizationRuntime, loc
 from kubooth_operator.api.fields import Part
 from kubooth_operator.api.load import parse
 from kubooth_operator.reference import UnknownFieldError, document, find
-from kubooth_operator.resolve import settle
+from kubooth_operator.settle import settle
 
 ROOTS = {kind.__name__: document(kind) for kind in (PersonalizationJob, PersonalizationRuntime)}
 FIELDS = [

@@ -15,7 +15,8 @@ from kubooth_operator.api.load import parse
 from kubooth_operator.api.prompt_packs import CLASS_PROMPT, PromptPack, prompts_of
 from kubooth_operator.api.runtime import PersonalizationRuntime
 from kubooth_operator.api.training import TrainingSpec
-from kubooth_operator.resolve import Target, resolve, settle
+from kubooth_operator.resolve import Target, resolve
+from kubooth_operator.settle import settle
 from kubooth_trainer.config import TrainConfig
 
 EVERYWHERE = {"limits": {"readPrefixes": ["s3://", "file:///"], "writePrefixes": ["s3://", "file:///"]}}

@@ -22,7 +22,7 @@ from kubooth_operator.api.runtime import PersonalizationRuntime
 from kubooth_operator.children import contains
 from kubooth_operator.plan import Manifest, Settings
 from kubooth_operator.podspec import TRACKING_CREDENTIALS
-from kubooth_operator.resolve import settle
+from kubooth_operator.settle import settle
 from kubooth_trainer.config import TrainConfig
 
 GOLDEN = Path(__file__).parent / "golden"

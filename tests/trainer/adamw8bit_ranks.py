@@ -18,7 +18,8 @@ from kubooth_trainer.checkpoint_claim import claim_checkpoints
 from kubooth_trainer.claim import Claim, Identity
 from kubooth_trainer.config import CheckpointConfig, StorageConfig
 from kubooth_trainer.distributed import World, join
-from kubooth_trainer.engine import Ema, EngineOptions, build_engine, effective_stage, engine_state
+from kubooth_trainer.ema import Ema
+from kubooth_trainer.engine import EngineOptions, build_engine, effective_stage, engine_state
 from kubooth_trainer.storage import Storage
 
 STEPS, MIDDLE, BATCH = 12, 6, 4

@@ -12,7 +12,7 @@ from trainer.tiny_job import MakeConfig
 
 from kubooth_trainer.config import TrainConfig, TrainingConfig, fill_prompt
 from kubooth_trainer.draws import HalfBatch, draw_half, seed_for
-from kubooth_trainer.engine import Ema
+from kubooth_trainer.ema import Ema
 from kubooth_trainer.loop import learning_rate_factor
 from kubooth_trainer.loss import NoiseSchedule, add_noise, dreambooth_loss, min_snr_weights
 

@@ -20,7 +20,8 @@ from kubooth_trainer.checkpoint_writer import CheckpointWriter, Saved, Snapshot
 from kubooth_trainer.claim import Claim
 from kubooth_trainer.config import CheckpointConfig
 from kubooth_trainer.distributed import World
-from kubooth_trainer.engine import Ema, EngineState, Sharding
+from kubooth_trainer.ema import Ema
+from kubooth_trainer.engine import EngineState, Sharding
 from kubooth_trainer.errors import NumericalError, StorageDeniedError
 from kubooth_trainer.progress import transfer
 

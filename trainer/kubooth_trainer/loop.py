@@ -20,7 +20,8 @@ from kubooth_trainer.checkpoint import Checkpoint, Checkpoints
 from kubooth_trainer.config import TrainConfig, TrainingConfig
 from kubooth_trainer.distributed import World
 from kubooth_trainer.draws import seed_for
-from kubooth_trainer.engine import Ema, EngineOptions, build_engine, engine_state
+from kubooth_trainer.ema import Ema
+from kubooth_trainer.engine import EngineOptions, build_engine, engine_state
 from kubooth_trainer.errors import StoppedError
 from kubooth_trainer.families import Conditioning
 from kubooth_trainer.loss import dreambooth_loss
