@@ -151,6 +151,11 @@ def cut_off_weights(inputs: Inputs) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def quantized(inputs: Inputs) -> None:
+    path = inputs.model / "unet" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": {"load_in_4bit": True}}))
+
+
 def pointer_of_git_lfs(inputs: Inputs) -> None:
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 3438167536\n"
     (inputs.model / "text_encoder" / "model.safetensors").write_text(pointer)
@@ -226,6 +231,7 @@ CASES: list[tuple[Callable[[Inputs], None], str, str]] = [  # how it is spoiled,
     (only_bin, "BadModel", "unet/diffusion_pytorch_model.bin"),
     (no_weights, "BadModel", "vae/"),
     (cut_off_weights, "BadModel", "unet/diffusion_pytorch_model.safetensors is damaged or cut off"),
+    (quantized, "BadModel", "unet/config.json: the weights are quantized"),
     (pointer_of_git_lfs, "BadModel", "text_encoder/model.safetensors is a pointer of Git LFS"),
     (broken_config, "BadModel", "vae/config.json is damaged"),
     (no_tokenizer, "BadModel", "tokenizer/ is missing"),

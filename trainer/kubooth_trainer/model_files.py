@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -32,8 +33,16 @@ def check_readable(uri: str, folder: Path, names: Iterable[str]) -> None:
                 with safe_open(path, framework="np"):
                     pass
             elif name.endswith(".json"):
-                json.loads(path.read_bytes())
+                _check_precision(f"{uri}/{name}", json.loads(path.read_bytes()))
         except (SafetensorError, ValueError) as error:
             raise BadModelError(
                 f"{uri}/{name} is damaged or cut off ({error}): upload the model again, whole"
             ) from error
+
+
+def _check_precision(name: str, content: Any) -> None:
+    if isinstance(content, dict) and content.get("quantization_config"):
+        raise BadModelError(
+            f"{name}: the weights are quantized, and a model is trained in full: "
+            "take the model that they were made from"
+        )
