@@ -8,10 +8,12 @@ Training is in fp32 with one thread a rank, so that equal trainings give equal b
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,6 +141,17 @@ class Trainings:
         manifest = json.loads(self.s3.get(f"{prefix}manifest.json"))
         return {file["name"]: file["sha256"] for file in manifest["files"] if file["name"].endswith(".safetensors")}
 
+    def assert_nothing_is_left(self) -> None:
+        """No process of an ended pod; and once the jobs are deleted, no object."""
+        bench = self.bench
+        running = [container for node in self.cluster.nodes for pod in node.pods for container in pod.containers
+                   if container.is_running and pod.manifest["metadata"]["namespace"] == bench.namespace]  # fmt: skip
+        assert not running
+        for name in ("rex", "calm"):
+            if bench.rest.find(bench.job_path(name)):
+                bench.rest.delete(bench.job_path(name), propagationPolicy="Background")
+        eventually(lambda: not bench.children() and not bench.pods(), "no child", seconds=60, tell=bench.children)
+
     def story(self, name: str = "rex") -> str:
         """What there is to know about a job that went wrong."""
         logs = [
@@ -152,6 +165,38 @@ class Trainings:
             key: value for key, value in self.bench.status(name).items() if key not in ("resolved", "runtimeSnapshot")
         }
         return "\n".join([json.dumps(status, indent=1), *logs, "--- operator", self.operator.log[-6000:]])
+
+
+class Undisturbed:
+    """Weights of a job that nothing happens to: trained once for all processes of the tests, by the first in need."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "undisturbed.json"
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """While it is held, others wait for what comes of it."""
+        with self._path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def keep(self, weights: dict[str, str]) -> None:
+        self._path.write_text(json.dumps(weights))
+
+    def weights(self, trainings: Trainings) -> dict[str, str]:
+        with self.training():
+            if not self._path.exists():
+                trainings.submit("calm")
+                trainings.succeed("calm")
+                self.keep(trainings.weights("calm"))
+            kept: dict[str, str] = json.loads(self._path.read_text())
+        return kept
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    folder = tmp_path_factory.getbasetemp()
+    return Undisturbed(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder)
 
 
 @pytest.fixture(scope="session")
