@@ -33,6 +33,7 @@ _LINK_SECONDS = 5
 _OWNED = re.compile(r"kb(\d+)b\d+")
 _FOLDER = "kubooth-bed-"
 _beds = itertools.count(1)
+_ports = itertools.count(1)  # of all bridges of this process: they may be there at the same time
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -93,7 +94,6 @@ class Bridge:
         self.name = f"kb{os.getpid()}b{next(_beds)}"
         self._free = itertools.cycle(list(self.network.hosts())[256:])
         self._used: set[str] = set()
-        self._ports = itertools.count(1)
         _ip(
             "link set lo up",
             # Without a delay: a new port's delay, 15 s by default, would end a silence that began before it was over.
@@ -140,7 +140,7 @@ class Bridge:
     def attach(self, hostname: str) -> PodNetwork:
         """Makes the namespaces of a pod and joins them to the bridge."""
         address = self.new_address()
-        port = f"kb{os.getpid()}v{next(self._ports)}"
+        port = f"kb{os.getpid()}v{next(_ports)}"
         lines = [
             f"link add eth0 address {_mac(address)} type veth peer name {port} netns {os.getpid()}",
             "link set lo up",
