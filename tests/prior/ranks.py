@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from kubooth_trainer.company import without_company
 from kubooth_trainer.config import load_config
 from kubooth_trainer.distributed import _store, join
 from kubooth_trainer.families import FAMILIES, load_parts
@@ -82,4 +83,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with without_company():  # as the trainer's own `main` does
+        main()

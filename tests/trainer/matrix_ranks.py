@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 
-from kubooth_trainer import loop
 from kubooth_trainer.batches import TrainInputs
 from kubooth_trainer.checkpoint import Checkpoints
 from kubooth_trainer.checkpoint_claim import claim_checkpoints
 from kubooth_trainer.claim import Claim, Identity
+from kubooth_trainer.company import without_company
 from kubooth_trainer.config import TrainConfig, load_config
 from kubooth_trainer.distributed import World, join
 from kubooth_trainer.families import FAMILIES
@@ -25,6 +25,9 @@ from kubooth_trainer.plan import make_plan
 from kubooth_trainer.progress import Reporter
 from kubooth_trainer.stopping import StopFlag, Watchdog
 from kubooth_trainer.storage import Storage
+
+with without_company():  # as `main` does
+    from kubooth_trainer import loop
 
 
 def latents(items: int, seed: int, model: Path) -> Latents:

@@ -14,9 +14,9 @@ import pytest
 from trainer.tiny_job import RUN_SECONDS, config_dict
 
 DRIVER = Path(__file__).with_name("matrix_ranks.py")
-STEPS = 20
+STEPS, MIDDLE = 12, 6
 STAGES = (0, 1, 2, 3)
-RESUMES = [  # (ranks, stage) that saved at step 10, (ranks, stage) that goes on
+RESUMES = [  # (ranks, stage) that saved in the middle, (ranks, stage) that goes on
     ((1, 0), (1, 0)),
     ((1, 3), (1, 3)),
     ((2, 2), (2, 2)),
@@ -60,7 +60,7 @@ class Matrix:
         cases = {
             name: {
                 "zero_stage": stage,
-                "checkpoints": {"uri": self.checkpoints(name).as_uri(), "every_steps": 10, "keep": 9},
+                "checkpoints": {"uri": self.checkpoints(name).as_uri(), "every_steps": MIDDLE, "keep": 9},
                 **groups,
                 **(changes or {}).get(name, {}),
             }
@@ -93,8 +93,8 @@ def matrix(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathFact
     for ranks in (1, 2):
         matrix.run(ranks, {name_of(ranks, stage): stage for stage in STAGES})
     for source, target in RESUMES:
-        saved = matrix.checkpoints(name_of(*source)) / "attempt-1" / "step-000010"
-        shutil.copytree(saved, matrix.checkpoints(resume_name(source, target)) / "attempt-1" / "step-000010")
+        saved = matrix.checkpoints(name_of(*source)) / "attempt-1" / f"step-{MIDDLE:06d}"
+        shutil.copytree(saved, matrix.checkpoints(resume_name(source, target)) / "attempt-1" / f"step-{MIDDLE:06d}")
     for ranks in (1, 2):
         matrix.run(ranks, {resume_name(s, t): t[1] for s, t in RESUMES if t[0] == ranks})
     return matrix
@@ -114,7 +114,7 @@ def test_losses_agree_over_ranks_and_stages(matrix: Matrix, ranks: int, stage: i
 def test_resumed_losses_equal_the_undisturbed(matrix: Matrix, source: tuple[int, int], target: tuple[int, int]) -> None:
     resumed = matrix.losses(resume_name(source, target))
     undisturbed = matrix.losses(name_of(1, 0))
-    late = range(11, STEPS + 1)
+    late = range(MIDDLE + 1, STEPS + 1)
     assert {step: resumed[step] for step in late} == pytest.approx({step: undisturbed[step] for step in late}, abs=1e-5)
 
 

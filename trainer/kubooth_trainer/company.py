@@ -1,4 +1,4 @@
-"""Imports without unwanted company. Used by `main` in every rank, and by `kubooth sample`.
+"""Imports without unwanted company. Used where libraries come in: `main`, `distributed`, and `kubooth sample`.
 
 diffusers imports bitsandbytes, and DeepSpeed imports MLflow, wherever they are installed, with all that those import in
 turn: a third of a rank's start. What needs one of them (`adamw8bit`, `tracking`) imports it itself.

@@ -21,6 +21,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from kubooth_trainer.company import without_company
+
 COLLECTIVE_SLACK = timedelta(seconds=60)  # the watchdog, which can say where ranks hang, comes first
 BARRIER_TIMEOUT = timedelta(days=7)  # the longest deadline that a job may set for the watchdog
 MOVES = "kubooth/moves"
@@ -97,9 +99,10 @@ def join(stall_seconds: float) -> World:
     use_cuda = torch.cuda.is_available()
     if not use_cuda:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    import deepspeed
-    from accelerate import PartialState
-    from deepspeed.ops import __compatible_ops__
+    with without_company():
+        import deepspeed
+        from accelerate import PartialState
+        from deepspeed.ops import __compatible_ops__
 
     # On CPUs DeepSpeed would compile a shared-memory collective at start, and fail where there is no compiler.
     __compatible_ops__["deepspeed_shm_comm"] = False

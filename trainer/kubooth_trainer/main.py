@@ -124,7 +124,7 @@ def _run(config: TrainConfig, reporter: Reporter, ending: _Ending) -> None:
         from kubooth_trainer.distributed import Pulse, join
         from kubooth_trainer.job import run_job
 
-        world = join(deadlines.stall_seconds)
+    world = join(deadlines.stall_seconds)
     joining.stop()
     watchdog = Watchdog(deadlines.stall_seconds, on_stall)
     heartbeat = [ending.sink.moved] if ending.sink is not None else []
