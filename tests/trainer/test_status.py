@@ -55,7 +55,7 @@ class Kept(Outlet):
 
 def progress(step: int, **changes: Any) -> ProgressEvent:
     fields: dict[str, Any] = {
-        "step": step, "total": 800, "loss": 0.1, "instance_loss": 0.1, "prior_loss": None, "grad_norm": None,
+        "step": step, "total": 800, "loss": 0.48668593168258667, "instance_loss": 0.1, "prior_loss": None, "grad_norm": None,
         "learning_rate": 1e-6, "samples_per_second": 8.41234, "eta_seconds": (800 - step) * 1.1875, "time": T0,
     }  # fmt: skip
     return ProgressEvent(**{**fields, **changes})
@@ -110,7 +110,7 @@ def test_in_training() -> None:
     assert {key: status["progress"][key] for key in ("step", "total", "percent", "summary", "eta", "etaSeconds")} == {
         "step": 640, "total": 800, "percent": 80.0, "summary": "640/800 80%", "eta": "3m10s", "etaSeconds": 190,
     }  # fmt: skip
-    assert (status["progress"]["loss"], status["progress"]["samplesPerSecond"]) == (0.1, 8.412)
+    assert (status["progress"]["loss"], status["progress"]["samplesPerSecond"]) == (0.4867, 8.412)
     (train,) = [stage for stage in status["stages"] if stage["name"] == "Train"]
     assert (train["state"], train["done"], train["total"], train["unit"]) == ("Running", 640, 800, "steps")
     assert "end" not in train

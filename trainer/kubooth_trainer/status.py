@@ -149,7 +149,7 @@ class _State:
             total=self.total,
             percent=round(share, 1),
             summary=f"{step}/{self.total} {int(share)}%",
-            loss=now.loss if now else None,
+            loss=float(f"{now.loss:.4g}") if now else None,
             samplesPerSecond=round(now.samples_per_second, 3) if now else None,
             etaSeconds=round(now.eta_seconds) if now and training else None,
             eta=duration(now.eta_seconds) if now and training else None,
