@@ -55,7 +55,7 @@ class Kept(Outlet):
 
 def progress(step: int, **changes: Any) -> ProgressEvent:
     fields: dict[str, Any] = {
-        "step": step, "total": 800, "loss": 0.48668593168258667, "instance_loss": 0.1, "prior_loss": None, "grad_norm": None,
+        "step": step, "total": 800, "loss": 0.4866859, "instance_loss": 0.1, "prior_loss": None, "grad_norm": None,
         "learning_rate": 1e-6, "samples_per_second": 8.41234, "eta_seconds": (800 - step) * 1.1875, "time": T0,
     }  # fmt: skip
     return ProgressEvent(**{**fields, **changes})
