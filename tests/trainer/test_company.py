@@ -24,6 +24,23 @@ print("found", bitsandbytes.__name__)
 """
 
 
+TRACKED = """
+from kubooth_trainer.company import without_company
+from kubooth_trainer.tracking import Mlflow
+Mlflow(None, None)
+with without_company():
+    import mlflow
+    print("found", mlflow.__name__)
+"""
+
+
+@pytest.mark.skipif(find_spec("mlflow") is None, reason="MLflow is not installed")
+def test_a_tracker_that_was_asked_for_is_never_left_out() -> None:
+    """Its thread may import it while libraries are imported without company."""
+    done = subprocess.run([sys.executable, "-c", TRACKED], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "found mlflow\n"), done.stderr
+
+
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 def test_libraries_bring_nothing_along_and_who_asks_for_it_has_it() -> None:
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)

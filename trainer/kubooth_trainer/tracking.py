@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Literal, Protocol
 
 from kubooth_trainer.config import MlflowConfig, TrainConfig, WandbConfig
@@ -177,11 +178,13 @@ class Mlflow:
         self._server, self._config = server, config
         self._client: Any = None
         self._run = ""
-
-    def begin(self) -> None:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # else the client reports to its makers
+        with suppress(Exception):  # before libraries are imported without it (`company`); what is wrong `begin` says
+            importlib.import_module("mlflow")
+
+    def begin(self) -> None:
         self._client = importlib.import_module("mlflow").MlflowClient(tracking_uri=self._server.uri)
         known = self._client.get_experiment_by_name(self._server.experiment)
         experiment = known.experiment_id if known else self._client.create_experiment(self._server.experiment)
