@@ -41,8 +41,11 @@ class Run:
         return next(seconds for seconds, event in self.events if matches(event))
 
 
-def resolved(folder: Path, model: Path, *, devices: int = 1, **groups: dict[str, Any]) -> TrainConfig:
-    """A job as a user would write it, resolved as `kubooth run` resolves it; its work and cache lie in `folder`."""
+def resolved(folder: Path, model: Path, *, devices: int = 1, gpu: str = "", **groups: dict[str, Any]) -> TrainConfig:
+    """A job as a user would write it, resolved as `kubooth run` resolves it; its work and cache lie in `folder`.
+
+    `gpu` is what CUDA_VISIBLE_DEVICES says, here and below: nothing, unless a GPU is what is measured.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     subject = {"className": "dog", "identifier": "zqx", "images": PHOTOS.as_uri()}
     evaluation = {"prompts": ["a photo of {identifier} {class}"], "imagesPerPrompt": 1, "metrics": []}
@@ -59,24 +62,28 @@ def resolved(folder: Path, model: Path, *, devices: int = 1, **groups: dict[str,
             }
         )
     )  # JSON is YAML
-    environment = {"CUDA_VISIBLE_DEVICES": "", "XDG_CACHE_HOME": str(folder.parent / "cache")}
+    environment = {"CUDA_VISIBLE_DEVICES": gpu, "XDG_CACHE_HOME": str(folder.parent / "cache")}
     return make_plan(Request(job=path, devices=devices, workdir=folder / "work"), environment).config
 
 
-def run_job(config: TrainConfig, *, until: Callable[[Event], bool] | None = None) -> Run:
+def run_job(config: TrainConfig, *, until: Callable[[Event], bool] | None = None, gpu: str = "") -> Run:
     """Runs the launcher on a config; after the event `until` it is sent SIGTERM. Raises RuntimeError where it fails."""
     path = Path(config.workdir).with_suffix(".json")
     path.write_text(config.model_dump_json())
-    run = run_command([sys.executable, "-m", "kubooth_trainer.launcher", "--config", str(path)], path, until=until)
+    run = run_command(
+        [sys.executable, "-m", "kubooth_trainer.launcher", "--config", str(path)], path, until=until, gpu=gpu
+    )
     if run.code != (0 if until is None else 143):
         raise RuntimeError(f"a job ended with {run.code}: {path.with_suffix('.log').read_text()[-3000:]}")
     return run
 
 
-def run_command(arguments: Sequence[str], path: Path, *, until: Callable[[Event], bool] | None = None) -> Run:
+def run_command(
+    arguments: Sequence[str], path: Path, *, until: Callable[[Event], bool] | None = None, gpu: str = ""
+) -> Run:
     """Runs a process whose output is events, if any; its log goes beside `path`."""
     events: list[tuple[float, Event]] = []
-    quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": ""}
+    quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "CUDA_VISIBLE_DEVICES": gpu}
     with path.with_suffix(".log").open("w") as log:
         began = time.monotonic()
         process = subprocess.Popen(

@@ -30,7 +30,7 @@ class Turn:
     cpu_seconds: list[float]  # of each step, summed over the threads of the process
     losses: list[float]  # all that became known during the turn
     peak_mib: float  # the most memory that the process has held since it started
-    costs: dict[str, float]  # operation -> share of CPU time; only of a profiled turn
+    costs: dict[str, float]  # operation -> share of CPU time, kernel -> of GPU time on one; only of a profiled turn
 
 
 class Training:
@@ -49,9 +49,11 @@ class Training:
         """Returns when it stands before its first turn: all is loaded, nothing has been timed."""
         self.facts = self._answer()
 
-    def take(self, steps: int, *, profiled: bool = False) -> Turn:
+    def take(self, steps: int, *, profiled: bool = False, trace: Path | None = None) -> Turn:
+        """`trace`: where a profiled turn leaves its trace, for chrome://tracing or Perfetto."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"steps": steps, "profiled": profiled}) + "\n")
+        request = {"steps": steps, "profiled": profiled, "trace": str(trace) if trace else None}
+        self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return Turn(**self._answer())
 
@@ -85,6 +87,7 @@ class Turns:
     _cpu_seconds: list[float] = field(default_factory=list)
     _left: int | None = None
     _profiler: Any = None
+    _trace: str | None = None
     _since: float = 0.0
     _cpu_since: float = 0.0
 
@@ -104,7 +107,7 @@ class Turns:
         self._since, self._cpu_since = time.perf_counter(), time.process_time()
 
     def _finish_turn(self) -> None:
-        costs = _stop_profiler(self._profiler) if self._profiler else {}
+        costs = _stop_profiler(self._profiler, self._trace) if self._profiler else {}
         times = {"seconds": self._seconds, "cpu_seconds": self._cpu_seconds}
         self._send({**times, "losses": self.losses, "peak_mib": peak_mib(), "costs": costs})
         self._seconds, self._cpu_seconds, self._profiler = [], [], None
@@ -117,7 +120,7 @@ class Turns:
         request = json.loads(line)
         self._left = request["steps"]
         if request["profiled"]:
-            self._profiler = _start_profiler()
+            self._profiler, self._trace = _start_profiler(), request["trace"]
 
     def _send(self, answer: dict[str, Any]) -> None:
         self.answers.write(json.dumps(answer) + "\n")
@@ -130,16 +133,23 @@ def peak_mib() -> float:
 
 
 def _start_profiler() -> Any:
-    from torch import profiler
+    import torch
+    from torch.profiler import ProfilerActivity, profile
 
-    started = profiler.profile(activities=[profiler.ProfilerActivity.CPU])
+    on_gpu = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
+    started = profile(activities=[ProfilerActivity.CPU, *on_gpu])
     started.start()
     return started
 
 
-def _stop_profiler(started: Any) -> dict[str, float]:
-    """The costliest operations, by the share of the CPU time that each spends itself."""
+def _stop_profiler(started: Any, trace: str | None) -> dict[str, float]:
+    """The costliest kernels by their share of the GPU's time; without one operations, by the CPU time of their own."""
     started.stop()
-    rows = sorted(started.key_averages(), key=lambda row: -row.self_cpu_time_total)
-    total = sum(row.self_cpu_time_total for row in rows)
-    return {row.key: round(row.self_cpu_time_total / total, 4) for row in rows[:MOST_COSTS]}
+    if trace:
+        started.export_chrome_trace(trace)
+    rows = started.key_averages()
+    times = {row.key: row.self_device_time_total for row in rows if row.device_type.name == "CUDA"}
+    times = times or {row.key: row.self_cpu_time_total for row in rows}
+    total = sum(times.values())
+    costliest = sorted(times, key=lambda name: -times[name])[:MOST_COSTS]
+    return {name: round(times[name] / total, 4) for name in costliest}

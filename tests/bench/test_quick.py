@@ -21,6 +21,7 @@ SCRIPTS = [
     pytest.param("prior_latents", marks=pytest.mark.soak),
     pytest.param("whole_job", marks=pytest.mark.soak),
     pytest.param("recovery", marks=pytest.mark.soak),
+    pytest.param("gpu", marks=pytest.mark.soak),
 ]
 
 
