@@ -3,7 +3,8 @@
 Before the first attempt a changed spec or runtime is judged anew. From then on the snapshot in the status is the
 job's runtime, whatever becomes of the object; its values stay as they were settled, whatever an upgrade makes of the
 built-in ones; and where a change to a running job is refused (a priority class that the runtime does not allow), the
-last accepted spec stays in force until it is mended. Labels are judged until the first attempt only.
+last accepted spec stays in force until it is mended. Labels are judged until the first attempt only. What another
+version has let start goes on under this one, without the fields that this one does not know.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ def judge(observed: Observed) -> Judgement:
     started = status.get("attempts", 0) > 0
     snapshot = status.get("runtimeSnapshot") if started else _snapshot(observed.runtime)
     try:
-        runtime = _runtime(observed, snapshot)
-        job = parse(_plain_job(observed.job), PersonalizationJob)
+        runtime = _runtime(observed, snapshot, known_only=started)
+        job = parse(_plain_job(observed.job), PersonalizationJob, known_only=started)
     except SpecError as problem:
         return Judgement(job=None, problem=problem, resolved=None, snapshot=None)
     last = _settled_before(job, status.get("resolved") if started else None, runtime)
@@ -52,7 +53,7 @@ def judge(observed: Observed) -> Judgement:
     return Judgement(job=accepted, problem=None, resolved=resolved, snapshot=snapshot)
 
 
-def _runtime(observed: Observed, snapshot: Manifest | None) -> PersonalizationRuntime:
+def _runtime(observed: Observed, snapshot: Manifest | None, *, known_only: bool) -> PersonalizationRuntime:
     if snapshot is None:
         name = observed.job.get("spec", {}).get("runtimeRef", {}).get("name", "default")
         message = f"there is no PersonalizationRuntime {name}: `kubectl get prt` lists those there are"
@@ -60,7 +61,7 @@ def _runtime(observed: Observed, snapshot: Manifest | None) -> PersonalizationRu
     metadata = {name: snapshot[name] for name in ("name", "uid", "generation") if name in snapshot}
     raw = {"apiVersion": API_VERSION, "kind": RUNTIME_KIND, "metadata": metadata, "spec": snapshot["spec"]}
     try:
-        return parse(raw, PersonalizationRuntime)
+        return parse(raw, PersonalizationRuntime, known_only=known_only)
     except SpecError as error:
         raise SpecError(
             [
@@ -93,7 +94,7 @@ def _settled_before(
         return None
     raw = {"apiVersion": API_VERSION, "kind": JOB_KIND, "metadata": {"name": job.metadata.name}, "spec": resolved}
     try:
-        return settle(parse(raw, PersonalizationJob), runtime)
+        return settle(parse(raw, PersonalizationJob, known_only=True), runtime)
     except SpecError:
         return None
 

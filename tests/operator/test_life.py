@@ -255,6 +255,23 @@ def test_built_in_values_that_an_upgrade_changes_do_not_reach_a_job_that_has_sta
     assert world.status["resolved"]["training"]["learningRate"] == 3e-6
 
 
+def test_a_job_that_a_later_version_started_goes_on_under_this_one() -> None:
+    world = running(World(script=fails_first(1)))
+    assert world.job is not None
+    status = world.job["status"]
+    for later in (world.job["spec"], status["runtimeSnapshot"]["spec"]["limits"], status["resolved"]["training"]):
+        later["newlyInvented"] = {"much": 1}
+    assert world.run_to_the_end()["attempts"] == 2
+    assert world.phase == "Succeeded"
+
+
+def test_a_field_that_does_not_exist_keeps_a_job_from_its_start() -> None:
+    world = World(spec={"newlyInvented": 1})
+    world.settle()
+    assert world.condition("Accepted")["reason"] == "InvalidSpec"
+    assert "spec.newlyInvented: is not a known field" in world.condition("Accepted")["message"]
+
+
 def test_a_priority_class_that_is_refused_later_holds_the_next_attempt_back() -> None:
     world = World(runtime={"limits": {"priorityClasses": ["low"]}}, script=fails_first(1))
     running(world)

@@ -47,8 +47,11 @@ def load_any(path: Path | str, *, overrides: Sequence[str] = ()) -> Personalizat
     return parse(override(raw, overrides), PersonalizationJob)
 
 
-def parse(raw: dict[str, Any], kind: type[Kind]) -> Kind:
-    """Validates a manifest that was read. Raises SpecError with all that is wrong."""
+def parse(raw: dict[str, Any], kind: type[Kind], *, known_only: bool = False) -> Kind:
+    """Validates a manifest that was read. Raises SpecError with all that is wrong.
+
+    `known_only` leaves out fields that do not exist, as of a manifest that another version has accepted.
+    """
     misplaced = list(_other_kind(raw, kind.__name__))
     if misplaced:
         raise SpecError(misplaced)
@@ -57,6 +60,9 @@ def parse(raw: dict[str, Any], kind: type[Kind]) -> Kind:
     try:
         job_or_runtime = kind.model_validate_json(document, by_alias=True, by_name=False)
     except ValidationError as error:
+        unknown = [each["loc"] for each in error.errors() if each["type"] == "extra_forbidden"]
+        if known_only and unknown:
+            return parse(_without(raw, unknown), kind)
         paths = {each.path for each in empty}
         raise SpecError([*empty, *(e for e in field_errors(error, kind) if e.path not in paths)]) from None
     if empty:
@@ -208,6 +214,16 @@ def _without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
     return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _without(raw: dict[str, Any], locs: Sequence[tuple[int | str, ...]]) -> dict[str, Any]:
+    result = copy.deepcopy(raw)
+    for *path, name in locs:
+        place: Any = result
+        for step in path:
+            place = place[step]
+        del place[name]
+    return result
 
 
 def _fresh(place: dict[str, Any], name: str) -> dict[str, Any]:
