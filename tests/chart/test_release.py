@@ -10,10 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from bed.eventually import eventually
 from bed.helm import CHART, PREVIOUS, RELEASE, BareCluster, Helm
 from bed.jobs import job
+from bed.s3 import ACCESS_KEY, REGION, S3, SECRET_KEY
+from botocore.config import Config
+
+from kubooth_trainer.claim import CLAIM, Identity
 
 Manifest = dict[str, Any]
 NAMESPACE = "kubooth-system"
@@ -172,6 +177,55 @@ def test_the_life_of_an_installation(installation: Installation, tmp_path: Path)
     assert 'no matches for kind "PodMonitor"' in lacking.stderr, lacking.stderr
     second = here.helm("install", "two", CHART, "-n", "elsewhere", check=False)
     assert "Kubooth is installed already, as release kubooth in namespace kubooth-system" in second.stderr
+
+
+@pytest.fixture
+def store(bare_cluster: BareCluster, s3_credentials: None) -> Iterator[S3]:
+    """A bucket of the cluster's own store, with work of a job `rex` that is there and of a job `tom` that is not."""
+    endpoint = bare_cluster.cluster.s3_endpoint
+    where = Config(s3={"addressing_style": "path"}, proxies={})
+    client = boto3.Session().client("s3", endpoint_url=endpoint, region_name=REGION, config=where)
+    client.create_bucket(Bucket="results")
+    yield S3(endpoint, client, "results")
+    client.close()
+
+
+def test_what_deleted_jobs_left_is_cleared_away(installation: Installation, store: S3, tmp_path: Path) -> None:
+    here, path = installation, tmp_path / "values.yaml"
+    values = {
+        "leftovers": {
+            "enabled": True,
+            "maxAge": "0s",
+            "locations": [{"uri": store.uri("out/")}],
+            "credentialsSecret": "store",
+        },
+        "runtime": {"spec": {"storage": {"endpoint": store.endpoint, "region": REGION}}},
+    }
+    path.write_text(json.dumps(values))
+    here.helm("install", "kubooth", CHART, *WHERE, "--create-namespace", "--values", path)
+    keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+    here.plane.kubectl(
+        "create", "secret", "generic", "store", *WHERE, *(f"--from-literal={name}={key}" for name, key in keys.items())
+    )
+    here.submit("rex")
+    uid = here.plane.get("pjob", "rex", "-n", TEAM)["metadata"]["uid"]
+    for name, owner in (("rex", uid), ("tom", "gone")):
+        who = Identity(name=name, namespace=TEAM, uid=owner, attempt=1, digest="d")
+        store.put(f"out/{name}/.kubooth/checkpoints/{CLAIM}", who.to_json())
+        store.put(f"out/{name}/.kubooth/checkpoints/attempt-1/step-000100/weights.safetensors", b"w" * 1000)
+    here.plane.kubectl("create", "job", "now", "--from=cronjob/kubooth-leftovers", *WHERE)
+
+    def said() -> str:
+        return str(here.plane.kubectl("logs", *WHERE, "job/now", check=False).stdout)
+
+    def has_ended() -> bool:
+        status = here.plane.get("job", "now", *WHERE).get("status") or {}
+        assert not status.get("failed"), said()
+        return bool(status.get("succeeded"))
+
+    eventually(has_ended, "the end of the Job", seconds=120, tell=said)
+    assert all(key.startswith("out/rex/") for key in store.keys()) and len(store.keys()) == 2  # noqa: SIM118
+    assert "tom" in said() and "1.0 kB cleared away" in said()
 
 
 def uids(objects: list[Manifest]) -> set[str]:

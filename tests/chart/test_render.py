@@ -92,6 +92,12 @@ WRONG: dict[str, tuple[Manifest, str]] = {
         "at '/rbac/runtimeViewers/0/kind'",
     ),
     "an account without a name": ({"serviceAccount": {"name": ""}}, "at '/serviceAccount/name'"),
+    "leftovers of nowhere": ({"leftovers": {"enabled": True}}, "at '/leftovers/locations': minItems"),
+    "leftovers of a folder": (
+        {"leftovers": {"locations": [{"uri": "file:///models/"}]}},
+        "at '/leftovers/locations/0/uri'",
+    ),
+    "an age without a unit": ({"leftovers": {"maxAge": "7"}}, "at '/leftovers/maxAge'"),
     "a field of the runtime": (
         {"runtime": {"spec": {"acelerator": {}}}},
         "at '/runtime/spec': additional properties 'acelerator' not allowed",
@@ -207,6 +213,7 @@ NOT_FOLLOWED_BY = {
         "kubooth-operator",
     ): "Egress is closed by a value: the API server's port differs. minimal: off.",
     ("pod-networkpolicy", "kubooth-test"): "It listens on nothing, and lives for seconds.",
+    ("pod-networkpolicy", "kubooth-leftovers"): "It listens on nothing, and where the store is differs.",
     ("networkpolicy-targets-pod", "kubooth-trainers"): "Trainers are made by the operator, in the namespaces of jobs.",
     ("deployment-replicas", "kubooth-operator"): "minimal asks for one.",
 }
@@ -244,7 +251,7 @@ def test_kube_score_finds_nothing_but_what_is_meant(helm: Helm, kube_score: list
 @pytest.mark.parametrize("name", SETS)
 def test_every_pod_is_restricted_and_bounded(helm: Helm, name: str) -> None:
     pods = list(pod_specs(manifests(helm, name)))
-    assert len(pods) == 2  # the operator's, and that of `helm test`
+    assert len(pods) == (3 if name == "gpu" else 2)  # the operator's, that of `helm test`, and the CronJob's
     for spec in pods:
         assert spec["securityContext"]["runAsNonRoot"] and spec["securityContext"]["seccompProfile"]
         for container in spec["containers"]:
@@ -266,3 +273,5 @@ def pod_specs(whole: list[Manifest]) -> Iterator[Manifest]:
             yield each["spec"]
         elif each["kind"] == "Deployment":
             yield each["spec"]["template"]["spec"]
+        elif each["kind"] == "CronJob":
+            yield each["spec"]["jobTemplate"]["spec"]["template"]["spec"]
