@@ -38,6 +38,7 @@ class Container:
         self.liveness = Probe(spec.get("livenessProbe"), self, initially=True)
         self.pid = 0  # of its process 1, as seen from here
         self._folder = folder
+        self.descriptor = -1  # while it runs: readable once its process has ended
         self._process: subprocess.Popen[bytes] | None = None
         self._id = ""
         self._ran_out_of_memory = False
@@ -87,6 +88,8 @@ class Container:
                 )  # fmt: skip
             finally:
                 os.close(telling)
+            # Opened once: after its end, whoever asks the process for its state makes its id mean nothing.
+            self.descriptor = os.pidfd_open(self._process.pid)
             first, _, error = answer.read().decode(errors="replace").partition("\n")  # it ends where the command begins
         if error or not first.isdigit():
             self._process.kill()
@@ -110,11 +113,6 @@ class Container:
         assert self._process
         self._process.wait(60)
         self.poll()
-
-    def descriptor(self) -> int:
-        """Readable when the container has ended. The caller closes it."""
-        assert self._process
-        return os.pidfd_open(self._process.pid)
 
     def signal(self, number: int) -> None:
         """To process 1, which ignores what it has no handler for, except SIGKILL and SIGSTOP."""
@@ -175,6 +173,9 @@ class Container:
     def _end(self, code: int, reason: str, message: str, started: str | None) -> None:
         ended = {"exitCode": code, "reason": reason, "startedAt": started, "finishedAt": timestamp()}
         self.state = {"terminated": ended | {"containerID": self._id, "message": message}}
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
     def _last_words(self, code: int) -> str:
         message = _tail(self.termination, _MESSAGE_BYTES)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bed import podspec
 
 ROOT = Path(__file__).resolve().parents[2]
 USER = 1000
@@ -26,6 +27,7 @@ BASE = "localhost/kubooth-test-base:bookworm"
 TOOLS = ("buildah", "debootstrap", "unshare", "chroot", "setpriv")
 PACKAGES = "python3,python3-venv,ca-certificates"
 SUPERFLUOUS = ("var/cache/apt/*", "var/lib/apt/lists/*", "usr/share/doc/*", "usr/share/man/*", "usr/share/locale/*")
+BILL_OF_MATERIALS = "usr/share/sbom/kubooth.cdx.json"
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -74,6 +76,11 @@ class Image:
         entry: list[str] = self.config["Entrypoint"]
         return entry
 
+    @property
+    def for_pods(self) -> podspec.Image:
+        """What a node of the bed runs pods from."""
+        return podspec.Image(root=self.root, env=self.environment, user=USER)
+
     def compressed(self, folder: Path) -> list[int]:
         """Bytes of each layer as a registry would hold it; the image is written to `folder`."""
         buildah("push", "--quiet", "--format", "oci", "--compression-format", "gzip", self.name, f"oci:{folder}")
@@ -89,7 +96,7 @@ class Image:
     @property
     def bill_of_materials(self) -> dict[str, str]:
         """Versions of the packages that its CycloneDX file lists, by name."""
-        found = json.loads((self.root / "usr/share/sbom/kubooth.cdx.json").read_text())
+        found = json.loads((self.root / BILL_OF_MATERIALS).read_text())
         assert found["bomFormat"] == "CycloneDX" and found["metadata"]["component"]["name"] == "kubooth"
         return {each["name"]: each["version"] for each in found["components"]}
 

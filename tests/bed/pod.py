@@ -242,6 +242,7 @@ class Pod(threading.Thread):
         ]
         launch = {
             "namespaces": self.network.namespaces,
+            "image": str(image.root),
             "mounts": images + mounts_of(spec, volumes, files),
             "read_only": security.get("readOnlyRootFilesystem", False),
             "user": user,
@@ -376,15 +377,12 @@ class Pod(threading.Thread):
 
     def _sleep(self, seconds: float | None) -> None:
         """Until then, or until a container ended or the node has news."""
-        ends = [each.descriptor() for each in (*self.init_containers, *self.containers) if each.is_running]
-        try:
-            poll = select.poll()
-            for descriptor in (self._wake, *ends):
-                poll.register(descriptor, select.POLLIN)
-            poll.poll(None if seconds is None else max(1, round(seconds * 1000)))
-        finally:
-            for descriptor in ends:
-                os.close(descriptor)
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        for container in (*self.init_containers, *self.containers):
+            if container.is_running:
+                poll.register(container.descriptor, select.POLLIN)
+        poll.poll(None if seconds is None else max(1, round(seconds * 1000)))
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake)
 

@@ -5,8 +5,9 @@
     python -IS podinit.py try                  exit 0 where all that can be done
 
 The node starts it, and it stays as the parent of the container's process 1, whose exit code becomes its own: 128 and
-the number for a signal. The root is a tmpfs into which the machine's folders are bound read-only; that needs no
-overlay, which an ordinary user's namespaces do not have. Standard library only, and no imports that take time.
+the number for a signal. The root is a tmpfs into which the folders of the image, or of this machine in its place, are
+bound read-only; that needs no overlay, which an ordinary user's namespaces do not have. Standard library only, and no
+imports that take time.
 """
 
 import ctypes
@@ -16,6 +17,7 @@ import os
 import signal
 import stat
 import sys
+import warnings  # noqa: F401 - for os.execvpe, which imports it in a root that may have no Python
 
 NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = (
     0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000,
@@ -26,7 +28,7 @@ AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = -100, 0x8000, 1
 SYS_MOUNT_SETATTR = 442
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 24, 38
-# Not the machine's: made for each container.
+# Not the image's: made for each container.
 OWN = ("proc", "dev", "tmp", "run", "lost+found")
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 libc = ctypes.CDLL(None, use_errno=True)
@@ -66,7 +68,7 @@ def run(spec, report):
 
 def be_container(spec, parent):
     check(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "mount / private")
-    build_root(spec["root"], spec["mounts"], spec["read_only"])
+    build_root(spec["root"], spec["image"], spec["mounts"], spec["read_only"])
     os.chdir(spec["root"])
     check(libc.syscall(SYS_PIVOT_ROOT[os.uname().machine], b".", b"."), "pivot_root")
     check(libc.umount2(b".", MNT_DETACH), "umount of the old root")
@@ -82,24 +84,25 @@ def be_container(spec, parent):
     execute(spec["command"], spec["env"])
 
 
-def build_root(root, mounts, read_only):
+def build_root(root, image, mounts, read_only):
     mount_tmpfs(root, "mode=755")
     ours = [root]  # tmpfs that stand for folders of the root
-    for name in os.listdir("/"):
+    for name in os.listdir(image):
         if name not in OWN:
-            bind(f"/{name}", f"{root}/{name}")
+            bind(f"{image}/{name}", f"{root}/{name}")
     for name in OWN[:4]:
         os.mkdir(f"{root}/{name}", 0o755)
     os.chmod(f"{root}/tmp", 0o1777)
     check(libc.mount(b"proc", f"{root}/proc".encode(), b"proc", MS_NOSUID | MS_NODEV, None), "mount proc")
     make_devices(f"{root}/dev")
-    # Where the machine has a symlink, as in /var/run, the pod has it too.
-    placed = [(os.path.realpath(mount["target"]), mount) for mount in sorted(mounts, key=lambda each: each["target"])]
+    # Where the image has a symlink, as in /var/run, the pod has it too.
+    mounts = sorted(mounts, key=lambda each: each["target"])
+    placed = [(resolve(image, mount["target"]), mount) for mount in mounts]
     for target, mount in placed:  # all before the first mount: a folder that is replaced would hide what is mounted
-        make_place(root, target, mount["source"] is None or os.path.isdir(mount["source"]), ours)
+        make_place(root, image, target, mount["source"] is None or os.path.isdir(mount["source"]), ours)
     for target, mount in placed:
         source = mount["source"]
-        make_place(root, target, source is None or os.path.isdir(source), ours)
+        make_place(root, image, target, source is None or os.path.isdir(source), ours)
         if source is None:
             mount_tmpfs(root + target, f"mode=1777,{mount['options']}")
         else:
@@ -118,12 +121,27 @@ def make_devices(dev):
     mount_tmpfs(f"{dev}/shm", "mode=1777,size=64m")
 
 
-def make_place(root, target, is_folder, ours):
-    """Makes a mount point. A folder of the machine that lacks it is replaced by a tmpfs with the same entries."""
+def resolve(image, path):
+    """The path that `path` is in the image, symlinks followed."""
+    found, names = "/", path.split("/")[::-1]
+    while names:
+        name = names.pop()
+        here = os.path.normpath(os.path.join(found, name))
+        if name and os.path.islink(image + here):
+            target = os.readlink(image + here)
+            names += target.split("/")[::-1]
+            found = "/" if target.startswith("/") else found
+        else:
+            found = here
+    return found
+
+
+def make_place(root, image, target, is_folder, ours):
+    """Makes a mount point. A folder of the image that lacks it is replaced by a tmpfs with the same entries."""
     if os.path.lexists(root + target):
         return
     parent = os.path.dirname(target)
-    make_place(root, parent, True, ours)
+    make_place(root, image, parent, True, ours)
     try:
         make_entry(root + target, is_folder)
     except OSError as error:
@@ -131,8 +149,8 @@ def make_place(root, target, is_folder, ours):
             raise
         mount_tmpfs(root + parent, "mode=755")
         ours.append(root + parent)
-        for name in os.listdir(parent):
-            bind(f"{parent}/{name}", f"{root}{parent}/{name}")
+        for name in os.listdir(image + parent):
+            bind(f"{image}{parent}/{name}", f"{root}{parent}/{name}")
         make_entry(root + target, is_folder)
 
 
@@ -176,7 +194,7 @@ def become(user, group):
         ("uid_map", f"{user} {outer_user} 1"),
         ("gid_map", f"{group} {outer_group} 1"),
     ):
-        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+        with open(f"/proc/self/{name}", "w", encoding="utf-8") as file:  # loaded already, as no other codec
             file.write(text)
 
 
@@ -218,7 +236,7 @@ def attempt():
         if missing:
             raise OSError(errno.EOPNOTSUPP, "bridge and veth")
         check(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "mount / private")
-        build_root("/mnt" if os.path.isdir("/mnt") else "/media", [], True)
+        build_root("/mnt" if os.path.isdir("/mnt") else "/media", "/", [], True)
         become(1000, 1000)
         os._exit(0)
     os._exit(exit_code(child))

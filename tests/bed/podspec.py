@@ -26,8 +26,12 @@ class MissingError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """An image that a node has: environment, folders of this machine at paths of the image, and its user."""
+    """An image that a node has: root, environment, folders of this machine at paths of the image, and its user.
 
+    Most tests need no image built: the root is that of this machine, with the folders added to it.
+    """
+
+    root: Path = Path("/")
     env: Mapping[str, str] = field(default_factory=dict)
     folders: Mapping[str, Path] = field(default_factory=dict)
     writable: Mapping[str, Path] = field(default_factory=dict)

@@ -15,6 +15,7 @@ import pytest
 from bed.eventually import eventually
 from bed.nodes import TRAINER_IMAGE
 from bed.pods import SLEEP, Pods
+from bed.podspec import Image
 from bed.s3 import S3
 
 RESTRICTED = {
@@ -141,6 +142,23 @@ def test_an_image_that_is_not_there(pods: Pods) -> None:
     pods.waiting("lost", "ImagePullBackOff", "Back-off pulling image")
     pods.delete("lost")
     pods.gone("lost")
+
+
+def test_an_image_with_a_root_of_its_own(pods: Pods, tmp_path: Path) -> None:
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var" / "run").symlink_to("/run")
+    program = {"/bin/kubectl": pods.cluster.plane.kubectl_program}  # needs no libraries
+    pods.cluster.images["bare:1"] = Image(root=tmp_path, folders=program)
+    pods.apply("ConfigMap", "settings", data={"config": "kind: Config\napiVersion: v1\ncurrent-context: of-the-pod\n"})
+    volume = {"name": "settings", "configMap": {"name": "settings"}}
+    mount = {"image": "bare:1", "volumeMounts": [{"name": "settings", "mountPath": "/var/run/settings"}]}
+    look = ["kubectl", "config", "current-context", "--kubeconfig=/run/settings/config"]
+    pods.create("bare", container={"command": look, **mount}, volumes=[volume])
+    ended = pods.ended("bare")
+    assert ended["exitCode"] == 0, ended["message"]
+    assert pods.output("bare") == "of-the-pod\n"
+    pods.create("of-the-machine", container=mount, volumes=[volume])  # bash
+    assert 'exec: "bash": executable file not found in $PATH' in pods.ended("of-the-machine")["message"]
 
 
 def test_a_missing_key_holds_the_container_until_it_is_there(pods: Pods) -> None:
