@@ -76,11 +76,12 @@ def rank(path: Path, folder: Path) -> None:
     """One rank: the model is loaded and has made a batch before the clock starts."""
     import torch
 
+    from kubooth_trainer.class_images import class_image_paths
     from kubooth_trainer.config import load_config
     from kubooth_trainer.distributed import join
     from kubooth_trainer.families import check_model, load_parts
     from kubooth_trainer.plan import make_plan
-    from kubooth_trainer.prior import BATCH, PriorMaker, PriorProgress, class_image_paths, prior_prompt
+    from kubooth_trainer.prior import BATCH, PriorMaker, PriorProgress, prior_prompt
     from kubooth_trainer.sampling import Sampler
 
     config = load_config(path)

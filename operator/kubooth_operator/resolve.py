@@ -14,6 +14,7 @@ from kubooth_operator.api.problems import FieldError, Refusal, SpecError, closes
 from kubooth_operator.api.prompt_packs import CLASS_PROMPT, prompts_of
 from kubooth_operator.api.runtime import PersonalizationRuntime
 from kubooth_operator.api.scalars import bytes_of
+from kubooth_operator.limits import beyond_limits
 from kubooth_operator.locations import LocationError, absolute, is_under_any
 from kubooth_operator.settle import settle
 from kubooth_operator.supported import unsupported
@@ -55,10 +56,15 @@ class _Resolution:
         self.devices_per_node = target.devices or spec.parallelism.devices_per_node or 1
 
     def config(self) -> TrainConfig:
-        self._check_namespace_and_consent()
-        self._check_labels()
+        self.errors += beyond_limits(
+            self.spec,
+            self.runtime,
+            namespace=self.target.namespace,
+            nodes=self.nodes,
+            devices_per_node=self.devices_per_node,
+            labels=(self.job.metadata.labels or {}) if self.target.judge_labels else None,
+        )
         self._check_class()
-        self._check_sizes()
         self._check_division()
         self._check_optimizer()
         spec, target = self.spec, self.target
@@ -120,66 +126,12 @@ class _Resolution:
     def _runtime_name(self) -> str:
         return f"runtime {self.runtime.metadata.name}"
 
-    def _check_namespace_and_consent(self) -> None:
-        allowed = self.runtime.spec.allowed_namespaces
-        if allowed is not None and self.target.namespace not in allowed:
-            self._fail(
-                "spec.runtimeRef.name",
-                f"{self._runtime_name} does not serve namespace {self.target.namespace}",
-                "NamespaceNotAllowed",
-            )
-        if self.limits.require_consent and self.spec.subject.consent is not True:
-            self._fail(
-                "spec.subject.consent",
-                f"must be true: {self._runtime_name} requires a statement that every person shown agreed",
-                "ConsentRequired",
-            )
-        wanted, classes = self.spec.priority_class_name, self.limits.priority_classes
-        if wanted is not None and classes is not None and wanted not in classes:
-            known = ", ".join(classes) or "none"
-            message = f"{self._runtime_name} allows: {known}; got {wanted}"
-            self._fail("spec.priorityClassName", message, "PriorityClassNotAllowed")
-
-    def _check_labels(self) -> None:
-        if not self.target.judge_labels:
-            return
-        labels = self.job.metadata.labels or {}
-        for name in self.limits.required_labels or ():
-            if not labels.get(name):
-                message = f"must have {name}, with a value: {self._runtime_name} requires it"
-                self._fail("metadata.labels", message, "LabelRequired")
-
     def _check_class(self) -> None:
         if self.spec.subject.class_name == "Auto" and self.runtime.spec.encoders.clip is None:
             message = (
                 f"Auto needs a CLIP, and {self._runtime_name} names no spec.encoders.clip: name the class, such as dog"
             )
             self._fail("spec.subject.className", message, "UnsupportedFeature")
-
-    def _check_sizes(self) -> None:
-        devices = self.nodes * self.devices_per_node
-        steps = self.spec.training.steps or 0
-        accelerator = self.runtime.spec.accelerator
-        if self.limits.nodes is not None and self.nodes > self.limits.nodes:
-            self._too_many("spec.parallelism.nodes", self.limits.nodes, self.nodes)
-        if accelerator is not None and self.devices_per_node > accelerator.per_node:
-            self._fail(
-                "spec.parallelism.devicesPerNode",
-                f"must be at most {accelerator.per_node}, the devices of a node of {self._runtime_name}, "
-                f"got {self.devices_per_node}",
-                "LimitExceeded",
-            )
-        if self.limits.devices is not None and devices > self.limits.devices:
-            self._fail(
-                "spec.parallelism.devicesPerNode",
-                f"{self._runtime_name} allows at most {self.limits.devices} devices over all nodes, got {devices}",
-                "LimitExceeded",
-            )
-        if self.limits.steps is not None and steps > self.limits.steps:
-            self._too_many("spec.training.steps", self.limits.steps, steps)
-
-    def _too_many(self, path: str, limit: int, got: int) -> None:
-        self._fail(path, f"must be at most {limit} by the limits of {self._runtime_name}, got {got}", "LimitExceeded")
 
     def _check_division(self) -> None:
         devices = self.nodes * self.devices_per_node

@@ -113,7 +113,7 @@ def test_a_killed_bed_leaves_nothing_to_the_next(cluster: Cluster) -> None:
         import signal
         from bed.container import Container
         from bed.network import Bridge, bed_folder
-        launch = {"mounts": [], "read_only": True, "user": 1000, "group": 0, "no_new_privileges": True,
+        launch = {"image": "/", "mounts": [], "read_only": True, "user": 1000, "group": 0, "no_new_privileges": True,
                   "drop_capabilities": True, "folder": "/", "command": ["/bin/sleep", "600"], "env": {}}
         with Bridge() as bridge:
             folder, pod = bed_folder(), bridge.attach("orphan")

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from kubooth_trainer.class_images import class_image_paths
 from kubooth_trainer.company import without_company
 from kubooth_trainer.config import load_config
 from kubooth_trainer.distributed import _store, join
 from kubooth_trainer.families import FAMILIES, load_parts
-from kubooth_trainer.prior import PriorMaker, PriorProgress, class_image_paths
+from kubooth_trainer.prior import PriorMaker, PriorProgress
 from kubooth_trainer.prior_cache import PriorCache, open_storage
 from kubooth_trainer.sampling import Sampler
 

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from trainer.tiny_job import config_dict
 
+from kubooth_trainer.class_images import class_image_paths
 from kubooth_trainer.config import StorageConfig, TrainConfig
 from kubooth_trainer.distributed import World
 from kubooth_trainer.draws import generator_for
-from kubooth_trainer.prior import PriorCount, PriorMaker, PriorProgress, class_image_paths
+from kubooth_trainer.prior import PriorCount, PriorMaker, PriorProgress
 from kubooth_trainer.prior_cache import BRIEF, PriorCache
 from kubooth_trainer.prior_claims import Lease
 from kubooth_trainer.storage import Storage

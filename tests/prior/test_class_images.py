@@ -7,8 +7,8 @@ import torch
 from prior.shelf import Job, Shelf
 
 from kubooth_trainer import latents
+from kubooth_trainer.class_images import ClassImages, class_image_paths, class_latent_path, drop_damaged
 from kubooth_trainer.draws import generator_for
-from kubooth_trainer.prior import ClassImages, class_image_paths, class_latent_path, drop_damaged
 
 IMAGES = 11  # a batch and a part of one
 

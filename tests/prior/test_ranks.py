@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from trainer.tiny_job import RUN_SECONDS, config_dict
 
-from kubooth_trainer.prior import class_image_paths
+from kubooth_trainer.class_images import class_image_paths
 
 DRIVER = Path(__file__).with_name("ranks.py")
 IMAGES = 20  # three batches, the last one not full

@@ -19,8 +19,8 @@ from safetensors import safe_open
 from trainer.tiny_job import RUN_SECONDS, STEPS, Launch, MakeConfig, Run, config_dict
 
 from kubooth_operator.api.status import JobStatus
+from kubooth_trainer.class_images import class_image_paths
 from kubooth_trainer.config import STAGES
-from kubooth_trainer.prior import class_image_paths
 from kubooth_trainer.progress import CheckpointEvent, Event, InfoEvent, ProgressEvent, QualityEvent, StageEvent
 from kubooth_trainer.termination import read_termination
 

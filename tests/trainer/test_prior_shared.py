@@ -12,7 +12,7 @@ import pytest
 from trainer.test_job import output_of, trainer_pids, weights_of
 from trainer.tiny_job import Launch, MakeConfig, Run
 
-from kubooth_trainer.prior import class_image_paths
+from kubooth_trainer.class_images import class_image_paths
 from kubooth_trainer.progress import PriorEvent, StageEvent
 
 IMAGES = 32

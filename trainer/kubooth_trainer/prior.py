@@ -17,17 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
+from kubooth_trainer.class_images import class_image_paths, keep_class_image, read_latent, read_pixels, sizes_of
 from kubooth_trainer.config import TrainConfig, fill_prompt
 from kubooth_trainer.distributed import Tickets, World
 from kubooth_trainer.prior_cache import PriorCache
 from kubooth_trainer.prior_entry import ClassImage
-from kubooth_trainer.sampling import Sampler, png_bytes, write_whole
+from kubooth_trainer.sampling import Sampler, png_bytes
 
 BATCH = 8  # images per batch, also the unit handed out to ranks; part of the key, since it decides the last bits
 ROUND = 4  # batches per rank in a round of several ranks: the wait for the slowest comes once a round
@@ -57,49 +54,6 @@ def describe_prior(config: TrainConfig, *, model_digest: str, resolution: int, p
 def prior_key(decisive: dict[str, Any]) -> str:
     """SHA-256 (hex) of everything that decides a class image; the image's index completes it."""
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassImages:
-    """The class images of a job, as files on this node."""
-
-    paths: list[Path]
-    key: str | None
-    """Of the prior they were sampled from, which says what they are, up to rounding; None: the user's own."""
-
-    def latents(self) -> torch.Tensor:
-        """Of sampled ones, as they were sampled: fp32 [n, c, h, w]."""
-        return torch.stack([torch.from_numpy(read_latent(path)) for path in self.paths])
-
-
-def class_image_paths(folder: Path, count: int) -> list[Path]:
-    return [folder / f"{index:05d}.png" for index in range(count)]
-
-
-def class_latent_path(picture: Path) -> Path:
-    """Where the latent is kept that a class image was decoded from: beside it."""
-    return picture.with_suffix(".safetensors")
-
-
-def read_latent(picture: Path) -> np.ndarray:
-    """The latent of a class image: fp32 [c, h, w], as sampled, in the scale the UNet sees."""
-    latent: np.ndarray = load_file(class_latent_path(picture))["latent"]
-    return latent
-
-
-def drop_damaged(folder: Path, count: int) -> int:
-    """Removes class images that are not whole (a kill while writing cannot cause one, a bad disk can)."""
-    dropped = 0
-    for path in class_image_paths(folder, count):
-        if path.exists():
-            try:
-                with Image.open(path) as image:
-                    image.verify()  # checks every chunk's CRC
-                read_latent(path)
-            except (OSError, SyntaxError, SafetensorError, KeyError):
-                path.unlink()
-                dropped += 1
-    return dropped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +156,9 @@ class PriorMaker:
         missing = [index for index in self._needed(batch) if not self._paths[index].exists()]
         if not cache.has(missing):
             return False
-        seconds = cache.take(missing, lambda index, image: self._keep(index, image.png, image.latent), moved)
+        seconds = cache.take(
+            missing, lambda index, image: keep_class_image(self._paths[index], image.png, image.latent), moved
+        )
         if not self._is_whole(batch):
             return False
         self._taken += len(missing)
@@ -241,7 +197,7 @@ class PriorMaker:
         seconds = (time.monotonic() - began) / BATCH
         made = _Made(images, latents.cpu(), torch.tensor([seconds], dtype=torch.float64))
         for index in self._needed(batch):
-            self._keep(index, png_bytes(images[index - first]), made.latents[index - first].numpy())
+            keep_class_image(self._paths[index], png_bytes(images[index - first]), made.latents[index - first].numpy())
         return made
 
     def _exchange(self, batch: int, made: _Made, rank: int) -> None:
@@ -256,7 +212,7 @@ class PriorMaker:
         for index in needed:
             if not self._paths[index].exists():  # made on another node
                 place = index - batch * BATCH
-                self._keep(index, png_bytes(images[place]), latents[place].numpy())
+                keep_class_image(self._paths[index], png_bytes(images[place]), latents[place].numpy())
         if self._cache is not None:
             whole = {
                 batch * BATCH + place: ClassImage(png=png_bytes(picture), latent=value.numpy(), seconds=seconds)
@@ -269,23 +225,17 @@ class PriorMaker:
         everywhere = self._world.all_true([self._is_whole(batch) for batch in range(total)])
         for batch in [batch for batch in range(total) if not everywhere[batch]]:
             needed = self._needed(batch)
-            sizes = self._from_main(_sizes(self._paths[needed[0]]) if self._world.is_main else [0] * 4)
+            sizes = self._from_main(sizes_of(self._paths[needed[0]]) if self._world.is_main else [0] * 4)
             pictures = torch.zeros((len(needed), sizes[0], sizes[0], 3), dtype=torch.uint8)
             latents = torch.zeros((len(needed), *sizes[1:]))
             if self._world.is_main:
-                pictures = torch.stack([torch.from_numpy(_pixels(self._paths[index])) for index in needed])
+                pictures = torch.stack([torch.from_numpy(read_pixels(self._paths[index])) for index in needed])
                 latents = torch.stack([torch.from_numpy(read_latent(self._paths[index])) for index in needed])
             pictures, latents = self._world.broadcast(pictures), self._world.broadcast(latents)
             if self._world.leads_node and not self._world.is_main:
                 for index, picture, latent in zip(needed, pictures, latents, strict=True):
-                    self._keep(index, png_bytes(picture), latent.numpy())
+                    keep_class_image(self._paths[index], png_bytes(picture), latent.numpy())
         self._world.barrier()
-
-    def _keep(self, index: int, png: bytes, latent: np.ndarray) -> None:
-        """Writes an image and its latent. The picture comes last: an image that has one is whole."""
-        path = self._paths[index]
-        write_whole(class_latent_path(path), save({"latent": np.ascontiguousarray(latent)}))
-        write_whole(path, png)
 
     def _needed(self, batch: int) -> range:
         """The images of a batch that this job asks for."""
@@ -319,14 +269,3 @@ def _owners(flags: list[torch.Tensor]) -> list[int | None]:
     """For each piece the rank whose flag is set, if there is one; `flags` by rank."""
     table = torch.stack(flags)
     return [int(column.argmax()) if bool(column.any()) else None for column in table.T]
-
-
-def _sizes(path: Path) -> list[int]:
-    """A class image's side in pixels, and its latent's [c, h, w]."""
-    with Image.open(path) as image:
-        return [image.width, *read_latent(path).shape]
-
-
-def _pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.array(image.convert("RGB"))

@@ -12,8 +12,8 @@ from PIL import Image
 
 from kubooth_trainer import latents
 from kubooth_trainer.acquire import Acquired
+from kubooth_trainer.class_images import ClassImages
 from kubooth_trainer.latents import Latents
-from kubooth_trainer.prior import ClassImages
 from kubooth_trainer.stages.setting import Setting
 from kubooth_trainer.subject import crops
 

@@ -7,19 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from kubooth_trainer.acquire import Acquired, Fetcher
+from kubooth_trainer.class_images import ClassImages, class_image_paths, drop_damaged
 from kubooth_trainer.errors import BadSubjectError
 from kubooth_trainer.families import load_parts
 from kubooth_trainer.photo_files import photo_files, read_photos
-from kubooth_trainer.prior import (
-    ClassImages,
-    PriorMaker,
-    PriorProgress,
-    class_image_paths,
-    describe_prior,
-    drop_damaged,
-    prior_key,
-    prior_words,
-)
+from kubooth_trainer.prior import PriorMaker, PriorProgress, describe_prior, prior_key, prior_words
 from kubooth_trainer.prior_cache import PriorCache, open_storage
 from kubooth_trainer.progress import PriorEvent
 from kubooth_trainer.sampling import Sampler
