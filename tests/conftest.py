@@ -28,19 +28,24 @@ pytest_plugins = [
     "bed.mlflow_server",
 ]
 
-# Fixtures whose files of tests come last, in this order.
-TURNS = ("trainings", "cluster", "api_server")
+# Fixtures by which files of tests are told apart: those that train in pods, those with other pods, those without pods.
+CLUSTERS = ("trainings", "cluster", "api_server")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that need a cluster come last, so that one which is started for a session does not idle for half of it.
 
-    Of these, the long ones come first, which train in pods: at the end none is left over for one worker alone.
+    Those that train in pods are the long ones, and wait for much of their time: they are dealt out among the last two
+    thirds of the files that compute, which then have the cores meanwhile. At the end are many short ones.
     """
-    turns: dict[Path, int] = {}
+    kinds: dict[Path, int] = {}
     tests = Counter(item.path for item in items)
     for item in items:
-        used = [turn for turn, name in enumerate(TURNS, start=1) if name in getattr(item, "fixturenames", ())]
-        turns[item.path] = min([*used, turns.get(item.path, len(TURNS) + 1)])
-    last = {path: (turn, -tests[path]) for path, turn in turns.items() if turn <= len(TURNS)}
-    items.sort(key=lambda item: last.get(item.path, (0, 0)))
+        used = [kind for kind, name in enumerate(CLUSTERS) if name in getattr(item, "fixturenames", ())]
+        kinds[item.path] = min([*used, kinds.get(item.path, len(CLUSTERS))])
+    training = sorted((path for path, kind in kinds.items() if kind == 0), key=lambda path: -tests[path])
+    computing = [path for path, kind in kinds.items() if kind == len(CLUSTERS)]
+    places = {path: (float(kind), -tests[path]) for path, kind in kinds.items()}
+    places |= {path: (index / len(computing), 0) for index, path in enumerate(computing)}
+    places |= {path: ((1 + 2 * index / len(training)) / 3, 0) for index, path in enumerate(training)}
+    items.sort(key=lambda item: places[item.path])
