@@ -125,8 +125,9 @@ class _Logs:
                 self.shown.add(name)
                 self._heard = time.monotonic()
                 printer.line(line)
-        except NotFoundError:
-            self._over.add(name)
+        except NotFoundError:  # deleted, and then not in the next list; or its node has not heard of it yet
+            if pod.get("status", {}).get("phase") in _OVER or not follow:
+                self._over.add(name)
         except RefusedError as error:
             if error.status in (401, 403):
                 raise
