@@ -49,7 +49,11 @@ def measure(options: argparse.Namespace, model: Path, scratch: Path) -> dict[str
     """Runs it all. What needs the GPU's peak is left out where that is not known."""
     gpu = "0" if torch.cuda.is_available() else ""
     peak = peak_flops(options)
-    jobs = {name: run_job(_job(options, model, scratch / name, gpu), gpu=gpu) for name in ("cold", "warm")}
+    training = {"steps": options.steps, "batchSize": 1}
+    jobs = {
+        name: run_job(_job(options, model, scratch / name, gpu, training=training), gpu=gpu)
+        for name in ("cold", "warm")
+    }
     images_per_second = options.images / jobs["cold"].stage_seconds()["Prior"]
     image_flops = 2 * options.sampler_steps * sd15.unet_flops(model, 1)  # with guidance; the VAE's are not counted
     large = run_job(_large(options, model, scratch / "large", gpu), gpu=gpu)
@@ -129,26 +133,16 @@ def profiled(options: argparse.Namespace, model: Path, scratch: Path, gpu: str) 
         training.end()
 
 
-def _job(options: argparse.Namespace, model: Path, folder: Path, gpu: str) -> TrainConfig:
-    return resolved(
-        folder,
-        model,
-        gpu=gpu,
-        prior={"images": options.images, "sampler": {"steps": options.sampler_steps}},
-        training={"steps": options.steps, "batchSize": 1},
-    )
+def _job(options: argparse.Namespace, model: Path, folder: Path, gpu: str, **groups: dict[str, int]) -> TrainConfig:
+    """A job with the class images that all share; `groups` are the rest of its spec."""
+    prior = {"images": options.images, "sampler": {"steps": options.sampler_steps}}
+    return resolved(folder, model, gpu=gpu, prior=prior, **groups)
 
 
 def _large(options: argparse.Namespace, model: Path, folder: Path, gpu: str) -> TrainConfig:
-    """With the class images of the jobs before it, and no checkpoint among its steps."""
-    return resolved(
-        folder,
-        model,
-        gpu=gpu,
-        prior={"images": options.images, "sampler": {"steps": options.sampler_steps}},
-        training={"steps": options.large_steps, "batchSize": options.large_batch},
-        checkpoints={"everySteps": options.large_steps},
-    )
+    """With no checkpoint among its steps."""
+    training = {"steps": options.large_steps, "batchSize": options.large_batch}
+    return _job(options, model, folder, gpu, training=training, checkpoints={"everySteps": options.large_steps})
 
 
 def _options() -> argparse.Namespace:
