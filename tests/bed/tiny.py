@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from bed.shared import alone_with, shared_folder
 from PIL import Image, ImageDraw
 
 _WRITE_SECONDS = 570  # a bound, not an expectation
@@ -14,10 +15,14 @@ _WRITE_SECONDS = 570  # a bound, not an expectation
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A complete model of random weights, written in a process of its own: its libraries warn."""
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    code = f"from kubooth_world import tiny_model; tiny_model.write({str(folder)!r})"
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=_WRITE_SECONDS)
+    """A complete model of random weights, written in a process of its own: its libraries warn. Only to be read."""
+    folder = shared_folder(tmp_path_factory) / "tiny"
+    with alone_with(folder):
+        if not folder.exists():
+            part = folder.with_suffix(".part")
+            code = f"from kubooth_world import tiny_model; tiny_model.write({str(part)!r})"
+            subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=_WRITE_SECONDS)
+            part.rename(folder)
     return folder
 
 

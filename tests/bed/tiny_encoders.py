@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import save_file
-from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTModel
 
-from kubooth_trainer.encoders.lpips import LAYERS
-from kubooth_world import tokenizer
+if TYPE_CHECKING:  # every process of the tests loads this file, and most of them no model
+    import torch
 
 WIDTHS = (4, 6, 5, 4, 3)
 Noise = Callable[..., Image.Image]
@@ -23,6 +21,12 @@ Noise = Callable[..., Image.Image]
 @pytest.fixture(scope="session")
 def encoder_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Role to folder: a ViT and a CLIP of two narrow layers, and LPIPS on an AlexNet of few channels."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTModel
+
+    from kubooth_world import tokenizer
+
     root = tmp_path_factory.mktemp("encoders")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -58,6 +62,10 @@ def root_of(root: Path, name: str) -> Path:
 
 def lpips_weights() -> dict[str, torch.Tensor]:
     """As the state dict of the `lpips` package has them, with fewer channels."""
+    import torch
+
+    from kubooth_trainer.encoders.lpips import LAYERS
+
     weights, channels = {}, 3
     for layer, (index, kernel, *_) in enumerate(LAYERS):
         width = WIDTHS[layer]

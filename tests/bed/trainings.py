@@ -8,12 +8,11 @@ Training is in fp32 with one thread a rank, so that equal trainings give equal b
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from bed.operator_process import Operator
 from bed.pod import Pod
 from bed.rest import RUNTIMES, Rest
 from bed.s3 import ACCESS_KEY, REGION, S3, SECRET_KEY
+from bed.shared import alone_with, shared_folder
 from botocore.config import Config
 
 STEPS = 60
@@ -173,12 +173,9 @@ class Undisturbed:
     def __init__(self, folder: Path) -> None:
         self._path = folder / "undisturbed.json"
 
-    @contextmanager
-    def training(self) -> Iterator[None]:
+    def training(self) -> AbstractContextManager[None]:
         """While it is held, others wait for what comes of it."""
-        with self._path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        return alone_with(self._path)
 
     def keep(self, weights: dict[str, str]) -> None:
         self._path.write_text(json.dumps(weights))
@@ -195,8 +192,7 @@ class Undisturbed:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    folder = tmp_path_factory.getbasetemp()
-    return Undisturbed(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder)
+    return Undisturbed(shared_folder(tmp_path_factory))
 
 
 @pytest.fixture(scope="session")

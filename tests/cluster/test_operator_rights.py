@@ -95,7 +95,13 @@ def test_every_right_is_used_and_no_other_is_needed(operator: Operator, bench: B
     used.add(("get", "kubooth.io", "personalizationjobs/status"))  # granted to trainers: who grants must hold it
     assert granted() - used == set(), "granted and not used"
     assert {right for right in used if right[2]} - granted() == set(), "used and not granted"
-    assert "forbidden" not in operator.log[said:].lower()
+    assert refusals(operator.log[said:]) == []
+
+
+def refusals(log: str) -> list[str]:
+    """For want of a right. What else is forbidden is the namespace of an earlier test, which is on its way out."""
+    said = (line for line in log.splitlines() if "forbidden" in line.lower())
+    return [line for line in said if "because it is being terminated" not in line]
 
 
 def was_looked_at(proxy: ApiProxy, resource: str) -> bool:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from trainer.tiny_job import MakeConfig, Run, config_dict
+from trainer.tiny_job import MakeConfig, Run, config_dict, start_launcher
 
 
 @pytest.fixture
@@ -29,19 +25,7 @@ def launch(tmp_path: Path) -> Any:
     runs: list[Run] = []
 
     def start(config: dict[str, Any]) -> Run:
-        number = len(runs)
-        path = tmp_path / f"config-{number}.json"
-        path.write_text(json.dumps(config))
-        log = tmp_path / f"log-{number}.txt"
-        with log.open("w") as stderr:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "kubooth_trainer.launcher", "--config", str(path), "--die-with-parent"],
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-            )
-        runs.append(Run(process, log))
+        runs.append(start_launcher(config, tmp_path, str(len(runs))))
         return runs[-1]
 
     yield start

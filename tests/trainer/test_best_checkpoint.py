@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from trainer.test_job import output_of, weights_of
-from trainer.tiny_job import STEPS, Launch, MakeConfig, Run
+from trainer.tiny_job import STEPS, Launch, MakeConfig, Run, config_dict, start_launcher
 
 from kubooth_trainer.progress import Event, InfoEvent, ProgressEvent, StageEvent
 from kubooth_trainer.report_data import report_from_json
@@ -52,12 +52,23 @@ def last_of_train(run: Run) -> StageEvent:
     return [event for event in run.events if isinstance(event, StageEvent) and event.stage == "Train"][-1]
 
 
+@pytest.fixture(scope="module")
+def whole(
+    tiny_model: Path, photos: Path, encoder_folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Run]:
+    """A job that nothing happens to: its config and its run."""
+    folder = tmp_path_factory.mktemp("whole")
+    config = config_dict(tiny_model, photos, folder, **selecting(encoder_folders))
+    run = start_launcher(config, folder, "whole")
+    with run.process:
+        assert run.finish().result
+    return config, run
+
+
 def test_the_result_is_the_state_of_the_highest_score(
-    launch: Launch, make_config: MakeConfig, encoder_folders: dict[str, Path], tmp_path: Path
+    whole: tuple[dict[str, Any], Run], launch: Launch, make_config: MakeConfig, tmp_path: Path
 ) -> None:
-    config = make_config(**selecting(encoder_folders))
-    run = launch(config)
-    assert run.finish().result
+    config, run = whole
     assert measured_steps(run) == [5, 10, 15, 20]
     losses = [event.step for event in run.events if isinstance(event, ProgressEvent)]
     assert losses == [5, 10, 15, 20], "each stretch goes on where the one before ended"
@@ -68,14 +79,14 @@ def test_the_result_is_the_state_of_the_highest_score(
     assert manifest["step"] == found.step
     page = (output_of(config) / "report.html").read_text()
     assert f"The result is the state after step {found.step}" in page
-    assert not list((tmp_path / "checkpoints").rglob("*"))
+    assert not list(Path(config["checkpoints"]["uri"].removeprefix("file://")).rglob("*"))
     plain = make_config(training__steps=found.step, output__uri=(tmp_path / "plain").as_uri())
     assert launch(plain).finish().result
     assert weights_of(output_of(config)) == weights_of(output_of(plain)), "as if training had ended there"
 
 
 def test_stopped_between_states_it_goes_on_and_measures_none_twice(
-    launch: Launch, make_config: MakeConfig, encoder_folders: dict[str, Path], tmp_path: Path
+    whole: tuple[dict[str, Any], Run], launch: Launch, make_config: MakeConfig, encoder_folders: dict[str, Path]
 ) -> None:
     config = make_config(**selecting(encoder_folders))
     run = launch(config)
@@ -88,11 +99,9 @@ def test_stopped_between_states_it_goes_on_and_measures_none_twice(
     assert again.result
     before, after = measured_steps(stopped), measured_steps(again)
     assert before[:2] == [5, 10] and before + after == [5, 10, 15, 20]
-    whole = make_config(**selecting(encoder_folders), output__uri=(tmp_path / "whole").as_uri())
-    whole["workdir"] = str(tmp_path / "whole-work")
-    assert launch(whole).finish().result
-    assert selection_of(output_of(config)) == selection_of(output_of(whole))
-    assert weights_of(output_of(config)) == weights_of(output_of(whole))
+    undisturbed = output_of(whole[0])
+    assert selection_of(output_of(config)) == selection_of(undisturbed)
+    assert weights_of(output_of(config)) == weights_of(undisturbed)
 
 
 def test_training_ends_early_where_what_was_measured_says_so(
@@ -127,17 +136,20 @@ def test_training_ends_early_where_what_was_measured_says_so(
 @pytest.mark.soak
 @pytest.mark.parametrize("zero_stage", [2, 3])
 def test_two_ranks_measure_the_same(
-    launch: Launch, make_config: MakeConfig, encoder_folders: dict[str, Path], tmp_path: Path, zero_stage: int
+    whole: tuple[dict[str, Any], Run],
+    launch: Launch,
+    make_config: MakeConfig,
+    encoder_folders: dict[str, Path],
+    tmp_path: Path,
+    zero_stage: int,
 ) -> None:
-    alone = make_config(**selecting(encoder_folders))
-    assert launch(alone).finish().result
     two = make_config(
         **selecting(encoder_folders), parallelism__devices_per_node=2, parallelism__zero_stage=zero_stage,
         output__uri=(tmp_path / "two").as_uri(),
     )  # fmt: skip
     two["workdir"] = str(tmp_path / "two-work")
     assert launch(two).finish().result
-    ours, theirs = selection_of(output_of(two)), selection_of(output_of(alone))
+    ours, theirs = selection_of(output_of(two)), selection_of(output_of(whole[0]))
     for mine, other in zip(ours.probes, theirs.probes, strict=True):
         assert (mine.dino, mine.pres, mine.clip_t) == pytest.approx((other.dino, other.pres, other.clip_t), abs=5e-3)
 

@@ -23,6 +23,18 @@ with without_company():
 print("found", bitsandbytes.__name__)
 """
 
+COLLECTOR = """
+import gc
+from kubooth_trainer.company import without_company
+with without_company():
+    inside = gc.isenabled()
+after = gc.isenabled()
+gc.disable()
+with without_company():
+    pass
+print("found", inside, after, gc.isenabled())
+"""
+
 
 TRACKED = """
 from kubooth_trainer.company import without_company
@@ -46,3 +58,8 @@ def test_libraries_bring_nothing_along_and_who_asks_for_it_has_it() -> None:
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert [line for line in done.stdout.splitlines() if line.startswith("found")] == ["found []", "found bitsandbytes"]
+
+
+def test_the_collector_rests_meanwhile_and_is_left_as_it_was() -> None:
+    done = subprocess.run([sys.executable, "-c", COLLECTOR], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "found False True False\n"), done.stderr

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from safetensors import safe_open
-from trainer.tiny_job import RUN_SECONDS, STEPS, Launch, MakeConfig, Run, config_dict
+from trainer.tiny_job import RUN_SECONDS, STEPS, Launch, MakeConfig, Run, config_dict, start_launcher
 
 from kubooth_operator.api.status import JobStatus
 from kubooth_trainer.class_images import class_image_paths
@@ -82,27 +82,9 @@ def reference(
 ) -> Reference:
     folder = tmp_path_factory.mktemp("reference")
     config = config_dict(tiny_model, photos, folder, **measured(encoder_folders, action="Warn"))
-    path = folder / "config.json"
-    path.write_text(json.dumps(config))
-    log = folder / "log.txt"
-    with log.open("w") as stderr:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "kubooth_trainer.launcher",
-                "--config",
-                str(path),
-                "--termination-log",
-                str(folder / "termination-log"),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        with process:
-            run = Run(process, log).finish()
+    run = start_launcher(config, folder, "reference", "--termination-log", str(folder / "termination-log"))
+    with run.process:
+        run.finish()
     assert run.result.model == config["output"]["uri"]
     return Reference(config, run.events)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,6 +132,21 @@ class Run:
     @property
     def failure(self) -> FailedEvent:
         return next(event for event in self.events if isinstance(event, FailedEvent))
+
+
+def start_launcher(config: dict[str, Any], folder: Path, name: str, *options: str) -> Run:
+    """The real launcher on a config; its config, log and last word are files in `folder`, by name."""
+    path, log = folder / f"config-{name}.json", folder / f"log-{name}.txt"
+    path.write_text(json.dumps(config))
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "kubooth_trainer.launcher", "--config", str(path), "--die-with-parent", *options],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+    return Run(process, log)
 
 
 MakeConfig = Callable[..., dict[str, Any]]

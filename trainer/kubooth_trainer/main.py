@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import gc
 import logging
 import os
 import signal
@@ -126,6 +127,7 @@ def _run(config: TrainConfig, reporter: Reporter, ending: _Ending) -> None:
 
     world = join(deadlines.stall_seconds)
     joining.stop()
+    gc.freeze()  # the libraries stay: no collection looks at them again
     watchdog = Watchdog(deadlines.stall_seconds, on_stall)
     heartbeat = [ending.sink.moved] if ending.sink is not None else []
     reporter.on_move.append(watchdog.beat)
