@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trainer.test_matrix import STAGES, Matrix
+from trainer.test_matrix import MIDDLE, STAGES, Matrix
 
 pytestmark = pytest.mark.soak
 
@@ -53,9 +53,9 @@ def test_what_two_ranks_began_three_go_on_with(tiny_model: Path, photos: Path, t
     matrix = Matrix(tmp_path, tiny_model, photos)
     training = {"steps": 20, "batch_size": BATCH}
     matrix.run(2, {"two": 2}, training=training)
-    place = Path("attempt-1") / "step-000010"
+    place = Path("attempt-1") / f"step-{MIDDLE:06d}"
     shutil.copytree(matrix.checkpoints("two") / place, matrix.checkpoints("three") / place)
     matrix.run(3, {"three": 3}, training=training)
-    late = {step: loss for step, loss in matrix.losses("two").items() if step > 10}
+    late = {step: loss for step, loss in matrix.losses("two").items() if step > MIDDLE}
     resumed = matrix.losses("three")
     assert late and {step: resumed[step] for step in late} == pytest.approx(late, abs=1e-5)
