@@ -135,7 +135,7 @@ class Run:
 
 
 def start_launcher(config: dict[str, Any], folder: Path, name: str, *options: str) -> Run:
-    """The real launcher on a config; its config, log and last word are files in `folder`, by name."""
+    """The real launcher on a config; config and log are files in `folder`, by name."""
     path, log = folder / f"config-{name}.json", folder / f"log-{name}.txt"
     path.write_text(json.dumps(config))
     with log.open("w") as stderr:
