@@ -7,10 +7,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from kubooth_trainer import checkpoint, checkpoint_writer
 from kubooth_trainer.checkpoint import Checkpoints
 from kubooth_trainer.checkpoint_claim import claim_checkpoints, delete_checkpoints
 from kubooth_trainer.claim import CLAIM, Claim, Identity
@@ -42,7 +44,10 @@ class State:
 class Attempt:
     """One attempt of a job, with its claim."""
 
-    def __init__(self, place, tmp_path: Path, number: int, *, storage: Storage | None = None, uid: str = "u1") -> None:
+    def __init__(
+        self, place, tmp_path: Path, number: int, *, storage: Storage | None = None, uid: str = "u1",
+        inputs: str = "same inputs",
+    ) -> None:  # fmt: skip
         identity = Identity(name="rex", namespace="team", uid=uid, attempt=number, digest="d")
         uri = place.at("out/.kubooth/checkpoints")
         self.claim = Claim(storage=storage or place.storage, uri=uri, identity=identity)
@@ -50,7 +55,7 @@ class Attempt:
         self.checkpoints = Checkpoints(
             self.claim,
             CheckpointConfig(uri=uri, every_steps=10, keep=2),
-            identity="same inputs",
+            identity=inputs,
             scratch=tmp_path / f"scratch-{uid}-{number}",
             world=ALONE,
             moved=self._moved,
@@ -67,8 +72,9 @@ class Attempt:
         self.begin_to_save(step)
         self.checkpoints.wait()
 
-    def begin_to_save(self, step: int, **numbers: float) -> None:
-        self.checkpoints.save(step, State(step, **numbers), None, history=[])  # type: ignore[arg-type]
+    def begin_to_save(self, step: int, *, must: bool = False, **numbers: float) -> bool:
+        state: Any = State(step, **numbers)
+        return self.checkpoints.save(step, state, None, history=[], must=must)
 
     def newest(self) -> tuple[int, float] | None:
         """Step and weight of what a resuming run would start from."""
@@ -136,7 +142,7 @@ def test_checkpoints_that_somebody_deleted_are_not_written_to(place, tmp_path: P
     assert whole(place) == []
 
 
-def test_training_goes_on_while_a_checkpoint_is_written(place, tmp_path: Path) -> None:
+def test_training_goes_on_while_a_checkpoint_is_written(place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate, reached = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -147,13 +153,15 @@ def test_training_goes_on_while_a_checkpoint_is_written(place, tmp_path: Path) -
     attempt.begin_to_save(10)
     assert reached.wait(60)
     assert attempt.checkpoints.take_saved() == [] and whole(place) == []
+    monkeypatch.setattr(checkpoint, "BRIEFLY", 0.01)
+    assert not attempt.begin_to_save(20)  # training goes on without it
     gate.set()
-    attempt.begin_to_save(20)  # waits for the one before
+    assert attempt.begin_to_save(30, must=True)  # waits for the one before
     assert "attempt-1 step-000010" in whole(place)
     attempt.checkpoints.wait()
-    assert [saved.step for saved in attempt.checkpoints.take_saved()] == [10, 20]
+    assert [saved.step for saved in attempt.checkpoints.take_saved()] == [10, 30]
     assert attempt.checkpoints.take_saved() == []
-    assert attempt.newest() == (20, 20.0)
+    assert attempt.newest() == (30, 30.0)
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
@@ -167,7 +175,11 @@ def test_a_state_that_is_not_finite_is_not_kept(place, tmp_path: Path, where: st
 
 
 @pytest.mark.parametrize("hear", ["take_saved", "wait", "save"])
-def test_what_goes_wrong_in_the_background_is_raised_in_training(place, tmp_path: Path, hear: str) -> None:
+def test_what_goes_wrong_in_the_background_is_raised_in_training(
+    place, tmp_path: Path, hear: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint_writer, "PATIENCE", 0.0)
+
     def break_down() -> None:
         raise StorageUnavailableError("the bucket is away")
 
@@ -186,11 +198,93 @@ def test_what_goes_wrong_in_the_background_is_raised_in_training(place, tmp_path
     assert attempt.newest() == (30, 30.0)
 
 
+def test_a_bucket_that_is_away_for_a_while_ends_no_training(
+    place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint_writer, "PAUSE", 0.01)
+    attempt = Attempt(place, tmp_path, 1, storage=Away(place.storage, changes=20)).begin()
+    attempt.save(10)
+    (saved,) = attempt.checkpoints.take_saved()
+    assert (saved.step, saved.trouble) == (10, "the bucket is away")
+    attempt.save(20)
+    (saved,) = attempt.checkpoints.take_saved()
+    assert (saved.step, saved.trouble) == (20, None)
+    assert attempt.newest() == (20, 20.0)
+
+
+def test_a_state_that_must_be_kept_takes_the_place_of_one_that_storage_does_not_take(place, tmp_path: Path) -> None:
+    """On a stop there is no time for both."""
+    storage = Away(place.storage, changes=10**9, only="step-000010")
+    attempt = Attempt(place, tmp_path, 1, storage=storage).begin()
+    attempt.begin_to_save(10)
+    assert attempt.begin_to_save(20, must=True)
+    attempt.checkpoints.wait(hurry=True)
+    assert whole(place) == ["attempt-1 step-000020"]
+    storage.only = "step-000030"
+    assert attempt.begin_to_save(30, must=True)
+    with pytest.raises(StorageUnavailableError, match="the bucket is away"):
+        attempt.checkpoints.wait(hurry=True)
+
+
+def test_checkpoints_of_other_inputs_neither_count_nor_go(place, tmp_path: Path) -> None:
+    """The job was changed and made again: what is newer by its steps is of no use, and must not push out what is."""
+    before = Attempt(place, tmp_path, 1).begin()
+    for step in (700, 800):
+        before.save(step)
+    foreign = whole(place)
+    after = Attempt(place, tmp_path, 1, uid="u2", inputs="another rate").begin()
+    for step in (10, 20, 30):
+        after.save(step)
+    assert whole(place) == ["attempt-1 step-000020", "attempt-1 step-000030", *foreign]
+    said: list[str] = []
+    for _ in range(2):
+        found = after.checkpoints.newest(said.append)
+        assert found is not None and found.step == 30
+    assert [sentence.partition(" is not used: ")[2] for sentence in said] == [
+        "it belongs to another configuration or other photos; training starts anew"
+    ] * len(foreign)
+    delete_checkpoints(after.claim)
+    assert place.names() == []
+
+
+def test_what_is_wanted_next_is_not_brought_back_from_the_bucket(place, tmp_path: Path) -> None:
+    attempt = Attempt(place, tmp_path, 1, storage=Unread(place.storage)).begin()
+    for step in (10, 20):
+        assert attempt.begin_to_save(step, must=True)
+        attempt.checkpoints.wait()
+        assert attempt.newest() == (step, float(step))
+
+
 def test_an_error_of_the_training_lets_the_last_checkpoint_become_whole(place, tmp_path: Path) -> None:
     attempt = Attempt(place, tmp_path, 1).begin()
     attempt.begin_to_save(10)
     attempt.checkpoints.end_writing()
     assert whole(place) == ["attempt-1 step-000010"]
+
+
+class Away(Storage):
+    """Does not take a checkpoint's manifest so many times, as a server that is away; `only` one of them."""
+
+    def __init__(self, of: Storage, *, changes: int, only: str = "") -> None:
+        super().__init__(of._config)
+        self.left = changes
+        self.only = only
+
+    def write_bytes(self, uri: str, data: bytes, *, if_absent: bool = False, if_version: str | None = None) -> None:
+        if self.left and self.only in uri and uri.endswith("/checkpoint.json"):
+            self.left -= 1
+            raise StorageUnavailableError("the bucket is away")
+        super().write_bytes(uri, data, if_absent=if_absent, if_version=if_version)
+
+
+class Unread(Storage):
+    """Nobody downloads a folder."""
+
+    def __init__(self, of: Storage) -> None:
+        super().__init__(of._config)
+
+    def fetch_tree(self, *_: Any, **__: Any) -> Any:
+        raise AssertionError("downloaded")
 
 
 class Interrupted(Storage):

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from kubooth_trainer.outcome import SUMMARY, write_outcome
+from kubooth_trainer.outcome import SUMMARY, tell_of_writing, write_outcome
 from kubooth_trainer.processes import DUMP_SIGNAL, die_with_parent
 from kubooth_trainer.progress import InfoEvent, event_to_json
 
@@ -96,6 +96,9 @@ def worker(rank: int, word: str, telling: int) -> NoReturn:
             leave(rank, 75, "PeerLost", "the connection to a peer is gone")
         case "is stopped elsewhere":
             leave(rank, 143, "Stopped", "stopped on request at step 5")
+        case "writes":
+            tell_of_writing(True)
+            until_signal(rank)
         case "talks":
             for number in range(500):
                 say(2, f"line {number}")
@@ -125,6 +128,11 @@ def on_sigterm(rank: int, word: str) -> None:
     match word:
         case "hangs" | "is deaf":
             return
+        case "writes":
+            time.sleep(6)
+            say(2, f"rank {rank} has written")
+            tell_of_writing(False)
+            leave(rank, 75, "PeerLost", "the connection to a peer is gone")
         case "ends well, later":
             leave(rank, 0)
         case "cannot save":

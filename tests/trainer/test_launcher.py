@@ -160,6 +160,13 @@ def test_the_first_cause_decides(start: Start, words: tuple[str, ...], code: int
         assert "============" not in "".join(ended.word.log)
 
 
+def test_a_checkpoint_on_its_way_is_waited_for_where_another_rank_fails(start: Start) -> None:
+    ended = start("writes", "crashes").finish()
+    assert (ended.code, ended.failure.reason) == (70, "TrainerCrashed")
+    assert ended.seconds > launcher.PEER_GRACE_SECONDS
+    assert "rank 0 has written" in ended.log
+
+
 def test_a_killed_rank_is_named(start: Start) -> None:
     assert "the process of rank 1 was killed" in start("is deaf", "killed").finish().word.message
 

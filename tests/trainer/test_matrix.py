@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from trainer.tiny_job import RUN_SECONDS, config_dict
+
+from kubooth_trainer.families import FAMILIES
+from kubooth_trainer.methods.dreambooth import Trainee
 
 DRIVER = Path(__file__).with_name("matrix_ranks.py")
 STEPS, MIDDLE = 12, 6
@@ -98,6 +103,23 @@ def matrix(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathFact
     for ranks in (1, 2):
         matrix.run(ranks, {resume_name(s, t): t[1] for s, t in RESUMES if t[0] == ranks})
     return matrix
+
+
+def test_training_in_bf16_begins_at_the_exact_weights(matrix: Matrix, tiny_model: Path) -> None:
+    """At a rate too small to move any of them, the model's fp32 weights come out as they were."""
+    cases = {f"exact ZeRO {stage}": stage for stage in (1, 2, 3)}
+    still = {"steps": 1, "learning_rate": 1e-30, "text_encoder_learning_rate": 1e-30, "weight_decay": 0.0}
+    matrix.run(2, cases, training={**still, "precision": "BF16", "ema": {"decay": 0.9}})
+    family = FAMILIES[0]
+    unet, text = family.load_denoiser(tiny_model, torch.float32), family.load_text(tiny_model, torch.float32)
+    given = {name: weight.detach() for name, weight in Trainee(family, unet, text).named_parameters()}
+    assert any(not weight.equal(weight.bfloat16().float()) for weight in given.values())
+    for case in cases:
+        for kind in ("weights", "ema"):
+            found = load_file(matrix.checkpoints(case) / "attempt-1" / "step-000001" / f"{kind}.safetensors")
+            assert len(found) > 10
+            moved = {name: float((weight - given[name]).abs().max()) for name, weight in found.items()}
+            assert {name: by for name, by in moved.items() if by > 1e-20} == {}
 
 
 @pytest.mark.parametrize("stage", STAGES)

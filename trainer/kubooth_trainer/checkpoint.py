@@ -5,7 +5,6 @@ again at a restart. `checkpoint_layout` says how they lie in storage.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -15,15 +14,25 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from kubooth_trainer.checkpoint_layout import FORMAT_VERSION, MANIFEST, verify, whole_checkpoints
+from kubooth_trainer.checkpoint_layout import (
+    FORMAT_VERSION,
+    MANIFEST,
+    copy_folder,
+    drop_copies,
+    folder_of,
+    verify,
+    whole_checkpoints,
+)
 from kubooth_trainer.checkpoint_writer import CheckpointWriter, Saved, Snapshot
 from kubooth_trainer.claim import Claim
 from kubooth_trainer.config import CheckpointConfig
 from kubooth_trainer.distributed import World
 from kubooth_trainer.ema import Ema
 from kubooth_trainer.engine import EngineState, Sharding
-from kubooth_trainer.errors import NumericalError, StorageDeniedError
+from kubooth_trainer.errors import NumericalError, StorageDeniedError, StorageUnavailableError
 from kubooth_trainer.progress import transfer
+
+BRIEFLY = 3.0  # seconds that training waits for the checkpoint before to become whole
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,11 @@ class Checkpoint:
         return safe_open(self.folder / f"{kind}.safetensors", framework="pt")
 
 
+def _on_host(value: torch.Tensor) -> torch.Tensor:
+    """A copy on the CPU, contiguous."""
+    return torch.empty(value.shape, dtype=value.dtype).copy_(value)
+
+
 def _is_finite(value: torch.Tensor) -> bool:
     """In one pass, a third of the time of `isfinite`: both ends of the range are NaN where a number is."""
     return value.numel() == 0 or all(bool(end.isfinite()) for end in torch.aminmax(value))
@@ -91,22 +105,31 @@ class Checkpoints:
         self._scratch = scratch
         self._world = world
         self._moved = moved
+        self._passed_over: set[str] = set()
         self._writer = CheckpointWriter(claim, config, identity=identity, scratch=scratch, moved=moved)
 
-    def save(self, step: int, state: EngineState, ema: Ema | None, *, history: list[dict[str, Any]]) -> None:
+    def save(
+        self, step: int, state: EngineState, ema: Ema | None, *, history: list[dict[str, Any]], must: bool
+    ) -> bool:
         """Takes a snapshot of the state after `step` steps, with the losses so far, and begins to write it.
 
         Collective, and short: training goes on while rank 0 writes and uploads (12 bytes a parameter of host memory
-        meanwhile, 4 more with an average, 6 less with moments in 8 bits). Waits first where the checkpoint before is
-        still on its way, and raises what went wrong with it. Raises NumericalError, and keeps nothing, where the state
-        is not finite.
+        meanwhile, 4 more with an average, 6 less with moments in 8 bits). False, and no snapshot, where the checkpoint
+        before is still on its way after `BRIEFLY`: training need not wait for storage. With `must` it waits however
+        long that takes; it is to be read again at once. Raises what went wrong with the checkpoint before, and
+        NumericalError, keeping nothing, where the state is not finite.
         """
-        self.wait()
+        is_free = not self._world.is_main or self._make_way(must=must)
+        self._world.barrier()
+        if self._world.any(not is_free):
+            return False
         kinds: list[tuple[str, Callable[[], Iterable[tuple[str, torch.Tensor]]]]] = [("weights", state.weights)]
         kinds += [(kind, lambda kind=kind: state.moments(kind)) for kind in state.kinds]  # type: ignore[misc]
         if ema is not None:
             kinds.append(("ema", ema.weights))
-        tensors = {kind: {name: value for name, value in collect() if self._world.is_main} for kind, collect in kinds}
+        tensors = {
+            kind: {name: _on_host(value) for name, value in collect() if self._world.is_main} for kind, collect in kinds
+        }
         finite = all(_is_finite(value) for named in tensors.values() for value in named.values())
         if self._world.any(not finite):
             raise NumericalError(
@@ -114,16 +137,35 @@ class Checkpoints:
                 "kept. Lower the learning rate, or set training.maxGradNorm, and submit again"
             )
         if self._world.is_main:
-            self._writer.start(Snapshot(step=step, tensors=tensors, history=history, sharding=state.sharding))
+            sharding = state.sharding
+            self._writer.start(
+                Snapshot(step=step, tensors=tensors, history=history, sharding=sharding, is_wanted_next=must)
+            )
+        return True
 
-    def wait(self) -> None:
-        """Until what was begun is whole, so that every rank finds it from here on. Collective."""
+    def _make_way(self, *, must: bool) -> bool:
+        """Whether nothing is being written any more. Where there must be, the checkpoint before gives way to it."""
+        if not must:
+            return self._writer.wait(seconds=BRIEFLY)
+        self._writer.hurry()
+        with suppress(StorageUnavailableError):
+            self._writer.wait()
+        return True
+
+    def wait(self, *, hurry: bool = False) -> None:
+        """Until what was begun is whole, so that every rank finds it from here on. Collective.
+
+        `hurry`: storage that is unavailable is not asked again.
+        """
         if self._world.is_main:
+            if hurry:
+                self._writer.hurry()
             self._writer.wait()
         self._world.barrier()
 
     def end_writing(self) -> None:
         """Lets this rank finish what it writes, where training ends by an error of its own; that one counts."""
+        self._writer.hurry()
         with suppress(Exception):
             self._writer.wait()
 
@@ -141,26 +183,33 @@ class Checkpoints:
 
         Collective: every rank looks at the same candidates in the same order, and all agree on each.
         """
-        return self._first_good(whole_checkpoints(self._storage, self._config.uri), warn)
+        return self._first_good(self._list(), warn)
 
     def at(self, step: int, warn: Callable[[str], None]) -> Checkpoint | None:
         """The same of what was saved after exactly `step` steps. Collective."""
-        found = whole_checkpoints(self._storage, self._config.uri)
-        return self._first_good([each for each in found if each[0] == step], warn)
+        return self._first_good([each for each in self._list() if each[0] == step], warn)
 
-    def _first_good(self, found: Iterable[tuple[int, str]], warn: Callable[[str], None]) -> Checkpoint | None:
-        for step, name in found:
-            uri = self._storage.join(self._config.uri, name)
+    def _list(self) -> list[tuple[int, ...]]:
+        """(step, attempt) of what is whole, as rank 0 sees it: to each rank's own look something else might be there
+        for a moment, of an attempt that was cut off. Collective."""
+        found = whole_checkpoints(self._storage, self._config.uri) if self._world.is_main else []
+        return self._world.as_main([*found], width=2)
+
+    def _first_good(self, found: Iterable[tuple[int, ...]], warn: Callable[[str], None]) -> Checkpoint | None:
+        for step, attempt in found:
+            uri = self._storage.join(self._config.uri, folder_of(attempt, step))
             problem, manifest = self._judge(uri)
             folder = self._scratch
             if not self._world.any(manifest is None):  # else who saw it would wait for who saw it go
                 assert manifest is not None
-                folder = self._fetch(uri, step, manifest)
-                problem = verify(folder, manifest)
+                folder = self._storage.local_path(uri) or copy_folder(self._scratch, step)
+                problem = self._bring(uri, folder, manifest) if self._world.leads_node else None
+                self._world.barrier()
             if not self._world.any(problem is not None):
                 assert manifest is not None
                 return _checkpoint(folder, uri, manifest)
-            if self._world.is_main:
+            if self._world.is_main and uri not in self._passed_over:
+                self._passed_over.add(uri)
                 warn(f"checkpoint {uri} is not used: {problem or 'it is damaged on another node'}")
         return None
 
@@ -180,19 +229,16 @@ class Checkpoints:
             return "it belongs to another configuration or other photos; training starts anew", None
         return None, manifest
 
-    def _fetch(self, uri: str, step: int, manifest: dict[str, Any]) -> Path:
-        local = self._storage.local_path(uri)
-        if local is not None:
-            return local
-        folder = self._scratch / f"resume-{step:06d}"
-        if self._world.leads_node and verify(folder, manifest) is not None:
-            for copy in self._scratch.glob("resume-*"):  # this one's remains, and what was fetched before
-                shutil.rmtree(copy, ignore_errors=True)
-            names = [entry["name"] for entry in manifest["files"]]
-            try:
-                self._storage.fetch_tree(uri, folder, names=names, on_progress=transfer(self._moved))
-            except StorageDeniedError:
-                if self._storage.exists(self._storage.join(uri, MANIFEST)):
-                    raise  # else a predecessor's last act was to delete it: found missing below
-        self._world.barrier()
-        return folder
+    def _bring(self, uri: str, folder: Path, manifest: dict[str, Any]) -> str | None:
+        """Makes `folder` hold it, on behalf of this node; what is wrong with it."""
+        problem = verify(folder, manifest)
+        if problem is None or self._storage.local_path(uri) is not None:
+            return problem
+        drop_copies(self._scratch)  # this one's remains, and what was fetched before
+        names = [entry["name"] for entry in manifest["files"]]
+        try:
+            self._storage.fetch_tree(uri, folder, names=names, on_progress=transfer(self._moved))
+        except StorageDeniedError:
+            if self._storage.exists(self._storage.join(uri, MANIFEST)):
+                raise  # else a predecessor's last act was to delete it: found missing below
+        return verify(folder, manifest)

@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from kubooth_trainer.storage import Storage
 
 FORMAT_VERSION = 1
 MANIFEST = "checkpoint.json"
+_NAME = re.compile(rf"attempt-(?P<attempt>\d+)/step-(?P<step>\d+)/{re.escape(MANIFEST)}")
 
 
 def folder_of(attempt: int, step: int) -> str:
@@ -36,14 +39,21 @@ def folder_of(attempt: int, step: int) -> str:
     return f"attempt-{attempt}/step-{step:06d}"
 
 
-def whole_checkpoints(storage: Storage, uri: str) -> list[tuple[int, str]]:
-    """(step, folder relative to `uri`) of everything that has a manifest, newest first."""
-    found = []
-    for entry in storage.list(uri):
-        parts = entry.name.split("/")
-        if len(parts) == 3 and parts[2] == MANIFEST and parts[1].startswith("step-"):
-            found.append((int(parts[1].removeprefix("step-")), f"{parts[0]}/{parts[1]}"))
-    return sorted(found, reverse=True)
+def copy_folder(scratch: Path, step: int) -> Path:
+    """Where this machine keeps a checkpoint that lies in a bucket, to read it."""
+    return scratch / f"resume-{step:06d}"
+
+
+def drop_copies(scratch: Path) -> None:
+    """Makes room for another one."""
+    for copy in scratch.glob("resume-*"):
+        shutil.rmtree(copy, ignore_errors=True)
+
+
+def whole_checkpoints(storage: Storage, uri: str) -> list[tuple[int, int]]:
+    """(step, attempt) of everything that has a manifest, newest first."""
+    names = (_NAME.fullmatch(entry.name) for entry in storage.list(uri))
+    return sorted(((int(name["step"]), int(name["attempt"])) for name in names if name), reverse=True)
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:

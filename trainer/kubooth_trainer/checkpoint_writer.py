@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -18,6 +18,8 @@ from kubooth_trainer.checkpoint_claim import require_claim
 from kubooth_trainer.checkpoint_layout import (
     FORMAT_VERSION,
     MANIFEST,
+    copy_folder,
+    drop_copies,
     folder_of,
     whole_checkpoints,
     write_tensors,
@@ -25,9 +27,13 @@ from kubooth_trainer.checkpoint_layout import (
 from kubooth_trainer.claim import Claim
 from kubooth_trainer.config import CheckpointConfig
 from kubooth_trainer.engine import Sharding
-from kubooth_trainer.errors import StoppedError
+from kubooth_trainer.errors import StoppedError, StorageDeniedError, StorageUnavailableError
+from kubooth_trainer.outcome import tell_of_writing
 from kubooth_trainer.progress import transfer
 from kubooth_trainer.storage import PreconditionFailedError, Upload
+
+PATIENCE = 300.0  # seconds for which storage that is unavailable is asked again, beyond what each request is repeated
+PAUSE = 5.0  # seconds between
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +44,7 @@ class Snapshot:
     tensors: dict[str, dict[str, torch.Tensor]]
     history: list[dict[str, Any]]
     sharding: Sharding | None  # that the state is tied to
+    is_wanted_next: bool  # it is read again at once, so that this machine keeps its copy of it
 
 
 @dataclass(frozen=True)
@@ -47,10 +54,15 @@ class Saved:
     uri: str
     step: int
     time: float  # Unix seconds
+    trouble: str | None = None  # storage's last failure, where it took the checkpoint only when asked again
 
 
 class CheckpointWriter:
-    """One snapshot at a time. Not for several threads: training calls it, its own thread writes."""
+    """One snapshot at a time. Not for several threads: training calls it, its own thread writes.
+
+    While storage is unavailable the snapshot is kept and offered again, for `PATIENCE` seconds: training goes on
+    meanwhile, and needs no restart because of a bucket that was away for a while.
+    """
 
     def __init__(
         self, claim: Claim, config: CheckpointConfig, *, identity: str, scratch: Path, moved: Callable[[], None]
@@ -63,22 +75,34 @@ class CheckpointWriter:
         self._scratch = scratch
         self._moved = moved
         self.kept_step: int | None = None  # of a checkpoint that stays although it is not among the newest
+        self._own: dict[tuple[int, int], bool] = {}  # (step, attempt) of a checkpoint: whether it is of this identity
         self._thread: threading.Thread | None = None
+        self._hurry = threading.Event()
+        self._trouble: str | None = None
         self._error: BaseException | None = None
         self._saved: SimpleQueue[Saved] = SimpleQueue()
 
     def start(self, snapshot: Snapshot) -> None:
         """Begins to write; what was begun before must have been waited for."""
         assert self._thread is None
+        self._hurry.clear()
+        self._trouble = None
         self._thread = threading.Thread(target=self._run, args=(snapshot,), name="checkpoint")
         self._thread.start()
 
-    def wait(self) -> None:
-        """Until nothing is being written. Raises what went wrong, once."""
+    def wait(self, *, seconds: float | None = None) -> bool:
+        """Until nothing is being written, or so long; whether nothing is. Raises what went wrong, once."""
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(seconds)
+            if self._thread.is_alive():
+                return False
             self._thread = None
         self.raise_error()
+        return True
+
+    def hurry(self) -> None:
+        """What storage does not take now is not offered again."""
+        self._hurry.set()
 
     def raise_error(self) -> None:
         """Raises what went wrong, once."""
@@ -91,10 +115,13 @@ class CheckpointWriter:
         return [self._saved.get() for _ in range(self._saved.qsize())]
 
     def _run(self, snapshot: Snapshot) -> None:
+        tell_of_writing(True)
         try:
             self._saved.put(self._write(snapshot))
         except BaseException as error:  # noqa: BLE001 - for `raise_error`, in the thread that trains
             self._error = error
+        finally:
+            tell_of_writing(False)
 
     def _write(self, snapshot: Snapshot) -> Saved:
         step = snapshot.step
@@ -117,9 +144,33 @@ class CheckpointWriter:
             "files": files,
             **({"sharding": asdict(snapshot.sharding)} if snapshot.sharding else {}),
         }
-        self._publish(folder, uri, files, json.dumps(manifest, indent=1).encode())
-        self._drop_old()
-        return saved
+        content = json.dumps(manifest, indent=1).encode()
+        self._until_taken(lambda: self._publish(folder, uri, files, content))
+        if self._storage.local_path(uri) is None:
+            self._put_away(folder, snapshot)
+        self._own[step, self._claim.identity.attempt] = True
+        self._until_taken(self._drop_old)
+        return replace(saved, trouble=self._trouble)
+
+    def _until_taken(self, work: Callable[[], None]) -> None:
+        """Does what changes storage, again and again while storage is unavailable. It may be repeated at any point."""
+        began = time.monotonic()
+        while True:
+            try:
+                return work()
+            except StorageUnavailableError as error:
+                if self._hurry.is_set() or time.monotonic() - began > PATIENCE:
+                    raise
+                self._trouble = str(error)
+            self._hurry.wait(PAUSE)
+
+    def _put_away(self, folder: Path, snapshot: Snapshot) -> None:
+        """The copy on this machine, once storage has it."""
+        if not snapshot.is_wanted_next:
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        drop_copies(self._scratch)
+        folder.rename(copy_folder(self._scratch, snapshot.step))
 
     def _publish(self, folder: Path, uri: str, files: list[dict[str, Any]], manifest: bytes) -> None:
         location = self._storage.join(uri, MANIFEST)
@@ -140,14 +191,24 @@ class CheckpointWriter:
         except StoppedError:  # overtaken between the two requests
             self._storage.delete([location])
             raise
-        if self._storage.local_path(uri) is None:
-            shutil.rmtree(folder, ignore_errors=True)
 
     def _drop_old(self) -> None:
-        for step, name in whole_checkpoints(self._storage, self._config.uri)[self._config.keep :]:
+        """Those of this identity only: what another left may be newer by its steps, and is of no use here."""
+        found = whole_checkpoints(self._storage, self._config.uri)
+        for step, attempt in [each for each in found if self._is_own(*each)][self._config.keep :]:
             if step == self.kept_step:
                 continue
-            uri = self._storage.join(self._config.uri, name)
+            uri = self._storage.join(self._config.uri, folder_of(attempt, step))
             require_claim(self._claim)
             self._storage.delete([self._storage.join(uri, MANIFEST)])
             self._storage.delete_tree(uri)
+
+    def _is_own(self, step: int, attempt: int) -> bool:
+        if (step, attempt) not in self._own:
+            location = self._storage.join(self._config.uri, f"{folder_of(attempt, step)}/{MANIFEST}")
+            try:
+                identity = json.loads(self._storage.read_bytes(location))["identity"]
+            except (ValueError, KeyError, TypeError, StorageDeniedError):  # unreadable, or gone since it was listed
+                identity = None
+            self._own[step, attempt] = identity == self._identity
+        return self._own[step, attempt]

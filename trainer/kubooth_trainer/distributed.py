@@ -93,6 +93,14 @@ class World:
         dist.broadcast(value, src=source)
         return value.cpu()
 
+    def as_main(self, rows: list[tuple[int, ...]], width: int) -> list[tuple[int, ...]]:
+        """Rank 0's rows, however many, of `width` numbers each, on all ranks. Collective."""
+        count = int(self.broadcast(torch.tensor(len(rows))))
+        if not count:
+            return []
+        own = torch.tensor(rows if self.is_main else [(0,) * width] * count, dtype=torch.int64).reshape(count, width)
+        return [tuple(row) for row in self.broadcast(own).tolist()]
+
 
 def join(stall_seconds: float) -> World:
     """Joins the process group that torchrun's environment describes. Collective; called once."""

@@ -24,10 +24,10 @@ class Ema:
         with torch.no_grad():
             torch._foreach_lerp_(self._average, [s.detach() for s in self._state.shards()], 1.0 - decay)
 
-    def weights(self) -> list[tuple[str, torch.Tensor]]:
-        """(name, averaged fp32 weight on the CPU) for every parameter. Collective."""
+    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """(name, averaged fp32 weight) for every parameter, each good until the next is asked for. Collective."""
         with self._swapped():
-            return list(self._state.weights())
+            yield from self._state.weights()
 
     def restore(self, read: Callable[[str], torch.Tensor]) -> None:
         """Sets the averages. Call before `EngineState.restore`, which sets the weights themselves."""

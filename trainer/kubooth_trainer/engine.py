@@ -146,12 +146,12 @@ class EngineState:
         return list(optimizer.single_partition_of_fp32_groups)
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """(name, fp32 weight on the CPU) for every parameter. Collective."""
+        """(name, fp32 weight on the device) for every parameter, each good until training goes on. Collective."""
         for name, parameter in self._parameters.items():
             yield name, self._full(parameter, None)
 
     def moments(self, kind: str) -> Iterator[tuple[str, torch.Tensor]]:
-        """(name, moment on the CPU) of one of `kinds`, after at least one step. Collective."""
+        """(name, moment on the device) of one of `kinds`, after at least one step; as good as `weights`. Collective."""
         self._link()
         for name, parameter in self._parameters.items():
             yield name, self._full(parameter, kind)
@@ -208,7 +208,7 @@ class EngineState:
         else:
             value = safe_get_full_optimizer_state(parameter, key)
         shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
-        return torch.empty(shape, dtype=torch.float32).copy_(value.detach().reshape(shape))
+        return value.detach().reshape(shape).float()  # type: ignore[no-any-return]
 
     def _set(self, parameter: nn.Parameter, key: str | None, value: torch.Tensor) -> None:
         from deepspeed.utils import (
@@ -260,7 +260,7 @@ class EngineState8bit(EngineState):
                     if self._stage:  # shards of all ranks have one size
                         value = value if rank == part else torch.empty_like(value)
                         torch.distributed.broadcast(value, src=part)
-                    yield f"{part}/{index}/{key}", value.to("cpu", copy=True)
+                    yield f"{part}/{index}/{key}", value
 
     def _restore_moments(self, step: int, read: Callable[[str, str], torch.Tensor]) -> None:
         part = torch.distributed.get_rank() if self._stage else 0

@@ -42,6 +42,8 @@ def run_job(config: TrainConfig, world: World, reporter: Reporter, stop: StopFla
         storage=storage, uri=config.output.uri, identity=Identity.of(config), overwrite=config.output.overwrite
     )
     existing = check_output(destination)
+    if world.any(isinstance(existing, SameJobComplete)):  # an attempt that was cut off may end it between two looks
+        existing = check_output(destination)
     claim = Claim(storage=storage, uri=config.checkpoints.uri, identity=destination.identity)
     if world.is_main and not isinstance(existing, SameJobComplete):
         claim_checkpoints(claim)

@@ -25,7 +25,7 @@ from kubooth_trainer import __version__
 from kubooth_trainer.config import TrainConfig, load_config
 from kubooth_trainer.errors import ExitCode, KuboothError
 from kubooth_trainer.log_tail import LogTail
-from kubooth_trainer.outcome import RUN_FOLDER_VARIABLE, SUMMARY, Outcome, read_outcomes
+from kubooth_trainer.outcome import RUN_FOLDER_VARIABLE, SUMMARY, Outcome, is_writing, read_outcomes
 from kubooth_trainer.processes import (
     DUMP_SIGNAL,
     die_with_parent,
@@ -42,6 +42,7 @@ from kubooth_trainer.verdict import Seen, judge
 
 POLL_SECONDS = 0.1
 PEER_GRACE_SECONDS = 5.0  # for the other ranks of a failed one, which may hang in a collective
+WRITING_GRACE_SECONDS = 25.0  # where rank 0 writes a checkpoint meanwhile; torchrun itself kills after 30
 RESERVE_SECONDS = 10.0  # of the grace period, for stacks and the last word
 LOG_SECONDS = 2.0  # to wait for the end of the log
 TORCHRUN_SLACK_SECONDS = 60  # torchrun's own deadline comes after ours, which can say what happened
@@ -178,13 +179,18 @@ class _Launch:
                     self._died.setdefault(outcome.rank, time.time())
             if self._signals > 1 and self._options.grace_seconds is None:
                 self._give_up("the second signal", torchrun)
-            elif failed_at is not None and time.monotonic() - failed_at > PEER_GRACE_SECONDS:
+            elif failed_at is not None and time.monotonic() - failed_at > self._patience(outcomes, folder):
                 self._give_up("a failed rank", torchrun)
             elif self._is_grace_over():
                 _dump_stacks(outcomes)
                 self._give_up("grace", torchrun)
             elif not outcomes and time.monotonic() - began > self._config.deadlines.rendezvous_seconds:
                 self._give_up("rendezvous", torchrun)
+
+    def _patience(self, outcomes: list[Outcome], folder: Path) -> float:
+        """Seconds for the others of a failed rank."""
+        writes = 0 not in self._died and is_writing(folder, outcomes)
+        return WRITING_GRACE_SECONDS if writes else PEER_GRACE_SECONDS
 
     def _give_up(self, why: str, torchrun: subprocess.Popen[bytes]) -> None:
         self._gave_up = why

@@ -6,6 +6,7 @@ gathered and read every `SYNC_STEPS` steps, where the ranks also agree on stoppi
 
 from __future__ import annotations
 
+import gc
 import resource
 import shutil
 from dataclasses import asdict, dataclass
@@ -34,6 +35,10 @@ from kubooth_trainer.stopping import StopFlag, Watchdog
 from kubooth_trainer.training_facts import TrainingFacts
 
 SYNC_STEPS = 5
+LESS_OFTEN = (
+    "the checkpoint before is still being written, so none is kept of this step: checkpoints.everySteps is shorter "
+    "than it takes to write one, and training does not wait"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +96,10 @@ def train(
         if ending is None:
             raise
         raise ending from error
-    return _facts(choice, times, around.world)
+    facts = _facts(choice, times, around.world)
+    del trainee, frozen, prompts
+    _free_memory()
+    return facts
 
 
 @dataclass(frozen=True)
@@ -108,10 +116,13 @@ def _train(
 ) -> dict[str, float]:
     """The loop itself, to step `until`. Returns the mean seconds of a step's parts."""
     training, world, reporter = config.training, around.world, around.reporter
+    exact = _exact_weights(loaded) if plan.bf16 and not loaded.found else {}
     trainee, prompts = _place(loaded, config, plan, around)
     options = _options(config, plan, world)
     engine = build_engine(trainee, parameter_groups(trainee, training), options)
     state = engine_state(engine, options)
+    while exact:  # DeepSpeed made its master weights of the module's, which it had rounded to bf16 before
+        state.set_weight(*exact.popitem())
     ema = Ema(state, training.ema.decay) if training.ema else None
     first = 0
     if loaded.found:
@@ -123,6 +134,7 @@ def _train(
     engine.train()
     around.watchdog.beat()
     times = StepTimes(world.device)
+    told_of_haste = False
     for step in range(first, until):
         rate = learning_rate_factor(training, step)
         for group, base in zip(engine.optimizer.param_groups, base_rates(training), strict=True):
@@ -151,12 +163,18 @@ def _train(
             times.read()
             stopping = not last and around.stop.requested(world)
             if due or stopping:
-                around.checkpoints.save(step + 1, state, ema, history=[asdict(event) for event in reporter.history])
+                history = [asdict(event) for event in reporter.history]
+                is_kept = around.checkpoints.save(step + 1, state, ema, history=history, must=last or stopping)
                 around.watchdog.beat()
+                if not is_kept and not told_of_haste:
+                    told_of_haste = True
+                    reporter.warn(f"step {step + 1}: {LESS_OFTEN}")
             if last or stopping:
-                around.checkpoints.wait()
+                around.checkpoints.wait(hurry=stopping)
             for saved in around.checkpoints.take_saved():
                 reporter.emit(CheckpointEvent(uri=saved.uri, step=saved.step, time=saved.time))
+                if saved.trouble:
+                    reporter.warn(f"the checkpoint of step {saved.step} had to be sent again: {saved.trouble}")
             if stopping:
                 raise StoppedError(f"stopped on request at step {step + 1}; the next start goes on from there")
         times.mark("other")
@@ -164,6 +182,18 @@ def _train(
             times.begin()
     engine.destroy()
     return times.means()
+
+
+def _exact_weights(loaded: _Loaded) -> dict[str, torch.Tensor]:
+    """The weights as they were read, in fp32 on the CPU, wherever the module's own go from here."""
+    return {name: weight.detach() for name, weight in loaded.trainee.named_parameters() if weight.requires_grad}
+
+
+def _free_memory() -> None:
+    """After a training: an engine is held by cycles of references, and with it the memory of the device."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _facts(choice: Choice, step_seconds: dict[str, float], world: World) -> TrainingFacts:

@@ -24,6 +24,7 @@ from kubooth_trainer.errors import (
 )
 
 RUN_FOLDER_VARIABLE = "KUBOOTH_RUN_FOLDER"
+WRITING = "writing"  # an empty file in the run folder, while rank 0 makes a checkpoint whole
 SUMMARY = "summary.json"  # rank 0's whole part of the status, in the run folder
 
 _ROOM = 4096  # bytes of a file
@@ -87,6 +88,20 @@ def write_outcome(
 
 def _padded(outcome: Outcome) -> bytes:
     return json.dumps(asdict(outcome)).encode().ljust(_ROOM)
+
+
+def tell_of_writing(is_writing: bool) -> None:
+    """Rank 0 tells that a checkpoint is on its way, so that it is given time where another rank fails."""
+    folder = run_folder()
+    if folder is None:
+        return
+    with suppress(OSError):
+        (folder / WRITING).touch() if is_writing else (folder / WRITING).unlink(missing_ok=True)
+
+
+def is_writing(folder: Path, outcomes: list[Outcome]) -> bool:
+    """Whether rank 0 told so, and still runs."""
+    return (folder / WRITING).exists() and any(each.rank == 0 and each.exit_code is None for each in outcomes)
 
 
 def run_folder() -> Path | None:
