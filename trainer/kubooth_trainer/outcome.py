@@ -37,7 +37,15 @@ _LOST_PEER = re.compile(
     r"|remote process exited)",
     re.IGNORECASE | re.DOTALL,
 )
-_DEVICE_MEMORY = re.compile(r"(CUDA|HIP|XPU)( error:)? out of memory|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED", re.IGNORECASE)
+# NCCL's words for what is wrong here, not with a peer.
+_WRONG_USE = re.compile(
+    r"nccl(InvalidUsage|InvalidArgument)|invalid (usage|argument) \(run with NCCL_DEBUG|Duplicate GPU detected"
+)
+_DEVICE_MEMORY = re.compile(
+    r"(CUDA|HIP|XPU)( error:)? out of memory|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED"
+    r"|(CUDA|HIP) failure( \d+)? 'out of memory'",  # NCCL's and RCCL's
+    re.IGNORECASE,
+)
 _HOST_MEMORY = re.compile(r"DefaultCPUAllocator: (can't allocate|not enough) memory|std::bad_alloc", re.IGNORECASE)
 
 
@@ -114,6 +122,8 @@ def failure_of(error: BaseException) -> tuple[ExitCode, str, str]:
 
 def tells_of_a_lost_peer(kind: str, text: str) -> bool:
     """Whether an error (its type's name and its words, or a line of a log) says that the network or a peer is gone."""
+    if _WRONG_USE.search(text):
+        return False
     return kind in _NETWORK_ERRORS or any(name in text for name in _NETWORK_ERRORS) or bool(_LOST_PEER.search(text))
 
 
