@@ -131,8 +131,8 @@ def _known(error: BaseException) -> KuboothError | None:
     kind, text = type(error).__name__, str(error)
     if kind == "OutOfMemoryError" or (isinstance(error, RuntimeError) and _DEVICE_MEMORY.search(text)):
         return DeviceOutOfMemoryError(
-            "training.batchSize: the device's memory did not suffice; lower it, raise training.gradientAccumulation "
-            "or set training.gradientCheckpointing: Enabled"
+            "training.resolution: the device's memory did not suffice; lower it or training.batchSize, set "
+            "training.precision: BF16 or training.gradientCheckpointing: Enabled, or take a device with more memory"
         )
     if _is_disk_full(error):
         where = getattr(error, "filename", None) or "the work folder"
