@@ -12,10 +12,12 @@ import torch
 from bed.tiny_encoders import Noise
 from PIL import Image
 
+from kubooth_trainer import latents
 from kubooth_trainer.config import SamplerConfig
 from kubooth_trainer.distributed import World
 from kubooth_trainer.encoders import load_encoders
 from kubooth_trainer.families import FAMILIES, load_parts
+from kubooth_trainer.outcome import failure_of
 from kubooth_trainer.portions import Portions
 from kubooth_trainer.sampling import Picture, Sampler, make_pictures
 
@@ -110,3 +112,54 @@ def test_pictures_are_the_same_in_portions(tiny_model: Path, tmp_path: Path, mon
     halved, two = made(tmp_path / "halved")
     assert (none, two) == (None, 2)
     assert all(np.abs(a - b).max() <= 1 for a, b in zip(whole, halved, strict=True))
+
+
+@pytest.mark.parametrize(("most", "portion"), [(8, None), (7, 4), (1, 1)])
+def test_the_vae_takes_smaller_portions_and_gives_the_same(
+    tiny_model: Path, noise: Noise, monkeypatch: pytest.MonkeyPatch, most: int, portion: int | None
+) -> None:
+    """Ten images, in batches of eight; what is sampled is one whole batch all the same."""
+    family = FAMILIES[0]
+    parts = load_parts(family, tiny_model, torch.float32)
+    vae: Any = parts.vae
+    side = family.resolution(tiny_model)
+    config = SamplerConfig(name="DDIM", steps=2, guidance_scale=3.0)
+    sampler = Sampler(family, tiny_model, parts, config, resolution=side, negative_prompt="")
+    sampled = sampler.sample_latents(["a dog"] * 8, [(0, i) for i in range(8)])
+    images = [noise(seed).convert("RGB").resize((side, side)) for seed in range(10)]
+
+    def made() -> tuple[torch.Tensor, latents.Latents, list[int]]:
+        done: list[int] = []
+        encoded = latents.encode(vae, images, views=1, on_progress=done.append)
+        return sampler.decode(sampled), encoded, done
+
+    pixels, encoded, done = made()
+    sizes: list[int] = []
+    for name in ("encode", "decode"):
+        work = getattr(vae, name)
+
+        def limited(batch: torch.Tensor, work: Any = work, **options: Any) -> Any:
+            if len(batch) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            sizes.append(len(batch))
+            return work(batch, **options)
+
+        monkeypatch.setattr(vae, name, limited)
+    halved, again, progress = made()
+    assert max(sizes) == (portion or 8)
+    assert progress == done == [8, 10]
+    assert (halved.int() - pixels.int()).abs().max() <= 1
+    assert torch.allclose(again.mean, encoded.mean, atol=1e-5) and torch.allclose(again.std, encoded.std, atol=1e-5)
+    assert portion is not None or (halved.equal(pixels) and again.mean.equal(encoded.mean))
+
+
+def test_one_image_that_the_vae_cannot_hold_is_told_of_by_its_resolution(
+    tiny_model: Path, noise: Noise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vae: Any = FAMILIES[0].load_vae(tiny_model, torch.float32)
+    monkeypatch.setattr(vae, "encode", short_of_memory(vae.encode, 0))
+    with pytest.raises(torch.OutOfMemoryError) as failure:
+        latents.encode(vae, [noise(0).convert("RGB")] * 3, views=1, on_progress=lambda _: None)
+    _, reason, message = failure_of(failure.value)
+    assert reason == "DeviceOutOfMemory"
+    assert message.startswith("training.resolution: the device's memory did not suffice")

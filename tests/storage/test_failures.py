@@ -113,6 +113,43 @@ def test_bad_credentials(s3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ke
         assert "AWS_ACCESS_KEY_ID" in message
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "words"),
+    [
+        (400, "ExpiredToken", "does not accept the S3 credentials any longer (ExpiredToken)"),
+        (400, "TokenRefreshRequired", "does not accept the S3 credentials any longer (TokenRefreshRequired)"),
+        (403, "RequestTimeTooSkewed", "this machine's clock is off"),
+    ],
+)
+def test_what_another_start_or_node_mends(s3, tmp_path: Path, status: int, code: str, words: str) -> None:
+    with proxied(s3.endpoint) as proxy:
+        proxy.faults.append(Fault(answer=(status, code), times=1000))
+        operations = every_operation(Storage(s3.behind(proxy.endpoint), HASTY), s3.uri("x"), tmp_path)
+        for by_head in ("exists", "download"):  # these answers carry no code
+            operations.pop(by_head)
+        for name, message in failures(operations, StorageUnavailableError).items():
+            assert words in message, name
+            assert "the same job goes on once" in message, name
+
+
+def test_credentials_that_cannot_be_fetched_yet(s3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent that hands them out to pods and does not run yet."""
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with socket.socket() as taken:  # bound, never listening
+        taken.bind(("127.0.0.1", 0))
+        agent = f"http://127.0.0.1:{taken.getsockname()[1]}/v1/credentials"
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", agent)
+        with pytest.raises(StorageUnavailableError, match=r"could not be fetched .* goes on once they can be had"):
+            Storage(s3.config).list(s3.uri("x"))
+
+
+def test_a_profile_that_is_not_there(s3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(StorageDeniedError, match=r"no usable S3 credentials were found: .* AWS_PROFILE"):
+        Storage(s3.config).list(s3.uri("x"))
+
+
 def test_no_credentials(s3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")

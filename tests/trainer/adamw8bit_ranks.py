@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from kubooth_trainer import adamw8bit
 from kubooth_trainer.checkpoint import Checkpoints
 from kubooth_trainer.checkpoint_claim import claim_checkpoints
 from kubooth_trainer.claim import Claim, Identity
@@ -24,7 +25,11 @@ from kubooth_trainer.storage import Storage
 
 STEPS, MIDDLE, BATCH = 12, 6, 4
 RATES = (1e-3, 5e-4)
-CASES = {"AdamW": (0, False), "0": (0, False), "1": (1, False), "2": (2, False), "3": (3, False), "bf16": (1, True)}
+CASES = {
+    "AdamW": (0, False), "0": (0, False), "1": (1, False), "2": (2, False), "3": (3, False), "bf16": (1, True),
+    "cut": (2, False),
+}  # fmt: skip
+MOST_NUMBERS = {"cut": 64 * 256}  # weights and biases apart
 
 
 def network() -> nn.Module:
@@ -50,6 +55,7 @@ def options(case: str, world: World) -> EngineOptions:
 def train(case: str, checkpoints: Checkpoints, world: World) -> list[float]:
     """From the newest checkpoint to the last step, with one in the middle; the losses on the way."""
     module, losses = network(), []
+    adamw8bit.MOST_NUMBERS = MOST_NUMBERS.get(case, 1 << 30)
     engine = build_engine(module, groups(module), options(case, world))
     state = engine_state(engine, options(case, world))
     ema, first = Ema(state, 0.9), 0

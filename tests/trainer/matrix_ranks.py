@@ -1,6 +1,7 @@
 """Run by torchrun: trains the tiny model at several ZeRO stages in one process group; rank 0 prints losses as JSON.
 
-Usage: torchrun … matrix_ranks.py CONFIG.json CASES.json; a case is {"zero_stage": 2, "checkpoints": {…}} by name.
+Usage: torchrun … matrix_ranks.py CONFIG.json CASES.json; a case is {"zero_stage": 2, "checkpoints": {…}} by name; with
+"most_numbers" AdamW8bit cuts its groups there.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from kubooth_trainer import adamw8bit
 from kubooth_trainer.batches import TrainInputs
 from kubooth_trainer.checkpoint import Checkpoints
 from kubooth_trainer.checkpoint_claim import claim_checkpoints
@@ -73,6 +75,7 @@ def main() -> None:
         changed["parallelism"] |= case.get("parallelism", {})
         changed["training"] |= case.get("training", {})
         changed["checkpoints"] |= case.get("checkpoints", {})
+        adamw8bit.MOST_NUMBERS = case.get("most_numbers", 1 << 30)
         result = run(TrainConfig.model_validate(changed), world, case.get("identity", "matrix"))
         if world.is_main:
             print("RESULT " + json.dumps({"case": name, **result}), flush=True)

@@ -30,6 +30,7 @@ from kubooth_trainer.plan import going_on, make_plan
 
 DRIVER = Path(__file__).with_name("adamw8bit_ranks.py")
 TOLERANCE = 2e-4  # in losses of about 2, over some 12 steps
+CUT = 50_000  # numbers of a group of the tiny model
 NUMBERS = sum(parameter.numel() for parameter in network().parameters())
 
 
@@ -87,6 +88,26 @@ def test_moments_take_a_quarter_and_say_what_they_are_tied_to(small: Small, case
     assert small.sharding(case) == {"zero_stage": stage, "parts": small.ranks if stage else 1}
 
 
+@pytest.mark.parametrize(("case", "groups"), [("2", 2), ("cut", 4)])
+def test_a_group_of_more_numbers_than_the_library_counts_is_cut(small: Small, case: str, groups: int) -> None:
+    shards = {name.rpartition("/")[0] for name in load_file(small.saved(case, "moments_8bit"))}
+    assert len(shards) == groups * small.ranks
+
+
+def test_groups_are_cut_between_parameters_and_keep_their_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kubooth_trainer.adamw8bit.MOST_NUMBERS", 10)
+    sizes = [[4, 6, 1, 12, 3], [10]]
+    made = make_adamw8bit(
+        [
+            {"params": [torch.zeros(size) for size in group], "lr": rate, "initial_lr": rate}
+            for group, rate in zip(sizes, (1.0, 2.0), strict=True)
+        ]
+    )
+    found = [([len(each) for each in group["params"]], group["lr"]) for group in made.param_groups]
+    assert found == [([4, 6], 1.0), ([1], 1.0), ([12], 1.0), ([3], 1.0), ([10], 2.0)]
+    assert all(group["initial_lr"] == group["lr"] for group in made.param_groups)
+
+
 def test_state_of_adamw_is_tied_to_nothing(small: Small) -> None:
     assert small.sharding("AdamW") is None
 
@@ -141,9 +162,10 @@ def tiny(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactor
     place = {"uri": matrix.checkpoints("halves").as_uri(), "every_steps": TINY_MIDDLE, "keep": 9}
     matrix.run(
         2,
-        {"AdamW": 2, "AdamW8bit": 2, "first half": 2, "second half": 0},
+        {"AdamW": 2, "AdamW8bit": 2, "first half": 2, "second half": 0, "cut": 2},
         changes={
             "AdamW8bit": {"training": in_8_bits},
+            "cut": {"training": in_8_bits, "most_numbers": CUT},
             "first half": {"training": {**in_8_bits, "steps": TINY_MIDDLE}, "checkpoints": place},
             "second half": {"training": in_8_bits, "checkpoints": place, "parallelism": {"zero_stage": "Auto"}},
         },
@@ -154,6 +176,14 @@ def tiny(tiny_model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactor
 def test_losses_of_the_tiny_model_are_those_of_adamw(tiny: Matrix) -> None:
     assert tiny.losses("AdamW8bit") == pytest.approx(tiny.losses("AdamW"), abs=TOLERANCE)
     assert tiny.losses("AdamW8bit") != tiny.losses("AdamW")
+
+
+def test_cut_groups_learn_the_same_at_their_learning_rates(tiny: Matrix) -> None:
+    assert tiny.losses("cut") == pytest.approx(tiny.losses("AdamW8bit"), abs=TOLERANCE)
+    last = Path("attempt-1") / f"step-{TINY_STEPS:06d}" / "moments_8bit.safetensors"
+    names = [load_file(tiny.checkpoints(name) / last).keys() for name in ("AdamW8bit", "cut")]
+    before, after = ({name.rpartition("/")[0] for name in each} for each in names)
+    assert len(before) == 2 * 2 and len(after) > 2 * 3
 
 
 @pytest.mark.parametrize("kind", ["weights", "moments_8bit"])

@@ -21,7 +21,7 @@ from kubooth_trainer.plan import Limit, Plan, choose, make_plan, options, smalle
 
 SHAPE = Shape(
     zero_stage=0, bf16=False, samples=2, gradient_checkpointing=False, ranks=1, moment_bytes=8, step_bytes=0,
-    offload=False, ema=False,
+    offload=False, pinned=False, ema=False,
 )  # fmt: skip
 
 
@@ -111,6 +111,23 @@ def test_bytes_per_parameter(change: dict[str, Any], bytes_per_parameter: float)
     held = sum(size for name, size in need.device.items() if name != "activations")
     assert held / parameters == pytest.approx(bytes_per_parameter, rel=0.02)
     assert need.host["checkpoint"] == parameters * (4 + shape.moment_bytes + 4 * shape.ema)
+
+
+@pytest.mark.parametrize(
+    ("change", "offloaded"),
+    [
+        ({"zero_stage": 2}, {"optimizer": 12, "gradients": 4, "copies": 2}),
+        ({"zero_stage": 2, "pinned": True}, {"optimizer": 8 + 4 * 4 / 3, "gradients": 16 / 3, "copies": 8 / 3}),
+        ({"zero_stage": 3, "pinned": True}, {"optimizer": 12, "gradients": 16 / 3, "copies": 8 / 3}),
+    ],
+)
+def test_what_is_offloaded_is_pinned_in_powers_of_two(change: dict[str, Any], offloaded: dict[str, float]) -> None:
+    """Bytes a parameter, of three quarters of a power of two."""
+    parameters = 3 << 28
+    shape = replace(SHAPE, bf16=True, offload=True, **change)
+    host = need_of(parameters, Activations(full=0, checkpointed=0, largest=0), shape).host
+    found = {name: size / parameters for name, size in host.items() if name != "checkpoint"}
+    assert found == pytest.approx(offloaded)
 
 
 def test_a_step_of_8_bits_on_a_cpu_has_its_moments_in_fp32_for_a_moment() -> None:

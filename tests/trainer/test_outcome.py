@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 
 from kubooth_trainer.errors import BadSubjectError, ExitCode, StorageUnavailableError
-from kubooth_trainer.outcome import RUN_FOLDER_VARIABLE, failure_of, read_outcomes, write_outcome
+from kubooth_trainer.outcome import RUN_FOLDER_VARIABLE, failure_of, read_outcomes, tells_of_a_lost_peer, write_outcome
 
 FAILURES: list[tuple[BaseException, ExitCode, str, str]] = [
     (BadSubjectError("subject.images: x"), ExitCode.FIX_AND_RESUBMIT, "BadSubject", "subject.images: x"),
@@ -61,9 +61,44 @@ def test_a_lost_peer(error: BaseException) -> None:
     assert str(error) in message
 
 
+def nccl(short: str, long: str, last: str) -> torch.distributed.DistBackendError:
+    """An error as torch 2.13 words it, of NCCL 2.29."""
+    where = "/pytorch/torch/csrc/distributed/c10d/NCCLUtils.cpp:94"
+    return torch.distributed.DistBackendError(
+        f"NCCL error in: {where}, {short}, NCCL version 2.29.7\n{long}\nLast error:\n{last}"
+    )
+
+
+NO_DEVICE_MEMORY = nccl(
+    "unhandled cuda error (run with NCCL_DEBUG=INFO for details)",
+    "ncclUnhandledCudaError: Call to CUDA function failed.",
+    "Cuda failure 2 'out of memory'",
+)
+TWICE = nccl(
+    "invalid usage (run with NCCL_DEBUG=WARN for details)",
+    "ncclInvalidUsage: This usually reflects invalid usage of NCCL library.",
+    "Duplicate GPU detected : rank 0 and rank 1 both on CUDA device 1000",
+)
+WRONG = nccl(
+    "invalid argument (run with NCCL_DEBUG=WARN for details)",
+    "ncclInvalidArgument: Invalid value for an argument.",
+    "",
+)
+
+
+def test_wrong_use_of_nccl_in_a_log_is_no_lost_peer() -> None:
+    kind = "torch.distributed.DistBackendError: "
+    for error in (TWICE, WRONG):
+        assert not tells_of_a_lost_peer("", kind + str(error).splitlines()[0])
+    assert tells_of_a_lost_peer("", kind + str(LOST[3]))
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
+        (NO_DEVICE_MEMORY, "DeviceOutOfMemory"),
+        (TWICE, "TrainerCrashed"),
+        (WRONG, "TrainerCrashed"),
         (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be"), "DeviceOutOfMemory"),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublas...`"), "DeviceOutOfMemory"),
         (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), "OutOfMemory"),

@@ -14,7 +14,7 @@ from trainer.tiny_job import Launch, MakeConfig
 
 from kubooth_trainer.config import SamplerConfig
 from kubooth_trainer.draws import generator_for
-from kubooth_trainer.families import check_model, load_parts
+from kubooth_trainer.families import FAMILIES, check_model, load_parts, wanted_files
 from kubooth_trainer.sampling import Sampler
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # of diffusers' Euler scheduler
@@ -24,6 +24,30 @@ PROMPTS = ["a red dog in the snow", "a cat"]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_xl.write(tmp_path_factory.mktemp("xl") / "model", tmp_path_factory.mktemp("tokenizer"))
+
+
+WANTED = [
+    "model_index.json", "scheduler/scheduler_config.json", "text_encoder/config.json", "text_encoder/model.safetensors",
+    "text_encoder_2/config.json", "text_encoder_2/model-00001-of-00002.safetensors",
+    "text_encoder_2/model-00002-of-00002.safetensors", "text_encoder_2/model.safetensors.index.json",
+    "tokenizer/merges.txt", "tokenizer/special_tokens_map.json", "tokenizer/tokenizer_config.json",
+    "tokenizer/vocab.json", "tokenizer_2/spiece.model", "tokenizer_2/tokenizer.json", "unet/LICENSE", "unet/README.md",
+    "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "vae/config.json",
+    "vae/diffusion_pytorch_model.fp16.safetensors",
+]  # fmt: skip
+LEFT = [
+    "sd_xl_base_1.0.safetensors", "text_encoder/flax_model.msgpack", "text_encoder/model.fp16.safetensors",
+    "text_encoder/model.onnx", "text_encoder/openvino_model.bin", "text_encoder/openvino_model.xml",
+    "text_encoder_2/model.onnx_data", "unet/diffusion_pytorch_model.non_ema.safetensors", "unet/model.onnx",
+    "unet/model.onnx_data", "unet/openvino_model.xml", "unet/pipeline.py", "vae/tf_model.h5", "vae_decoder/config.json",
+    "vae_decoder/model.onnx",
+]  # fmt: skip
+
+
+def test_of_a_public_repository_only_what_is_loaded_is_fetched() -> None:
+    """In vae/ there is one variant only, which is taken then."""
+    family = next(each for each in FAMILIES if each.pipeline == "StableDiffusionXLPipeline")
+    assert wanted_files([*LEFT, *WANTED], family) == WANTED
 
 
 def test_conditioning_and_prediction_are_those_of_the_pipeline(model: Path) -> None:

@@ -16,6 +16,7 @@ from kubooth_trainer.errors import ConfigError
 
 MOMENT_BYTES = 2 + 2 * 4 / 256  # of both moments, a parameter
 CPU_STEP_BYTES = 12  # on CPUs a step has both moments and a denominator in fp32, a parameter
+MOST_NUMBERS = (1 << 31) - (1 << 16)  # of a group: bitsandbytes counts in int32, and ZeRO 1 and 2 make it one, padded
 _QUANTIZED = ("state1", "state2", "absmax1", "absmax2")
 _TRIAL_NUMBERS = 4096  # fewer stay in fp32
 
@@ -42,10 +43,23 @@ def require_adamw8bit(device: torch.device) -> None:
 
 
 def make_adamw8bit(groups: list[dict[str, Any]], **settings: Any) -> torch.optim.Optimizer:
-    """The optimizer; `settings` are betas, eps and weight_decay."""
+    """The optimizer, with groups of more than `MOST_NUMBERS` cut; `settings` are betas, eps and weight_decay."""
     from bitsandbytes.optim import AdamW8bit
 
-    return AdamW8bit(groups, **settings)  # type: ignore[no-any-return]
+    return AdamW8bit([part for group in groups for part in _cut(group)], **settings)  # type: ignore[no-any-return]
+
+
+def _cut(group: dict[str, Any]) -> list[dict[str, Any]]:
+    """Groups of the same options whose parameters are those of `group`, in their order."""
+    parts: list[list[torch.Tensor]] = [[]]
+    numbers = 0
+    for parameter in group["params"]:
+        numbers += parameter.numel()
+        if parts[-1] and numbers > MOST_NUMBERS:
+            parts.append([])
+            numbers = parameter.numel()
+        parts[-1].append(parameter)
+    return [{**group, "params": part} for part in parts]
 
 
 def packed(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:

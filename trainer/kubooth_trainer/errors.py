@@ -91,7 +91,7 @@ class RetryableError(KuboothError):
 
 
 class StorageUnavailableError(RetryableError):
-    """The endpoint did not answer after retries with back-off."""
+    """The endpoint did not answer after retries with back-off, or credentials or clock are not right for now."""
 
     reason = "StorageUnavailable"
 

@@ -105,6 +105,7 @@ def fit(
                 moment_bytes=MOMENT_BYTES if in_8bit else 8,
                 step_bytes=CPU_STEP_BYTES if in_8bit and world.device.type != "cuda" else 0,
                 offload=config.parallelism.offload == "Optimizer",
+                pinned=world.device.type == "cuda",
                 ema=config.training.ema is not None,
             ),
         )

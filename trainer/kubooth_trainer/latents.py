@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
+
+from kubooth_trainer.portions import Portions
 
 BATCH = 8
 
@@ -55,25 +57,30 @@ class Latents:
 def encode(vae: nn.Module, images: Iterable[Image.Image], *, views: int, on_progress: Callable[[int], None]) -> Latents:
     """Encodes square images of one size, a batch at a time: `views` of the first item, then those of the next.
 
-    `on_progress` gets the number of items done.
+    In smaller batches where the device has not the memory. `on_progress` gets the number of items done.
     """
     typed: Any = vae
-    parameter = next(vae.parameters())
+    portions = Portions()
     left, done = iter(images), 0
-    means, stds = [], []
+    rows = []
     with torch.inference_mode():
         while batch := [_pixels(image) for image in islice(left, BATCH)]:
-            posterior = typed.encode(torch.stack(batch).to(parameter.device, parameter.dtype)).latent_dist
-            means.append(posterior.mean.float().cpu())
-            stds.append(posterior.std.float().cpu())
+            rows.append(portions.run(lambda part: _posterior(vae, part), batch))
             done += len(batch)
             on_progress(done // views)
     scale = float(typed.config.scaling_factor)
     shift = float(getattr(typed.config, "shift_factor", None) or 0.0)
-    mean = (torch.cat(means) - shift) * scale
-    std = torch.cat(stds) * scale
-    mean, std = mean.contiguous(), std.contiguous()  # a VAE with attention answers in channels_last
+    mean, std = torch.cat(rows).unbind(1)
+    mean, std = ((mean - shift) * scale).contiguous(), (std * scale).contiguous()
     return Latents(mean.reshape(-1, views, *mean.shape[1:]), std.reshape(-1, views, *std.shape[1:]))
+
+
+def _posterior(vae: nn.Module, pixels: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Mean and std [n, 2, c, h, w] fp32 on the CPU, not scaled yet, of images [3, h, w]."""
+    typed: Any = vae
+    parameter = next(vae.parameters())
+    posterior = typed.encode(torch.stack(list(pixels)).to(parameter.device, parameter.dtype)).latent_dist
+    return torch.stack([posterior.mean.float().cpu(), posterior.std.float().cpu()], dim=1)
 
 
 def as_sampled(latents: torch.Tensor) -> Latents:

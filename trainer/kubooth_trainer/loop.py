@@ -27,7 +27,7 @@ from kubooth_trainer.errors import StoppedError
 from kubooth_trainer.families import Conditioning
 from kubooth_trainer.loss import dreambooth_loss
 from kubooth_trainer.meter import Meter
-from kubooth_trainer.methods.dreambooth import Trainee, base_rates, parameter_groups
+from kubooth_trainer.methods.dreambooth import Trainee, parameter_groups
 from kubooth_trainer.plan import Choice, Plan, going_on
 from kubooth_trainer.progress import CheckpointEvent, ProgressEvent, Reporter, ResumedEvent
 from kubooth_trainer.step_times import StepTimes
@@ -137,8 +137,8 @@ def _train(
     told_of_haste = False
     for step in range(first, until):
         rate = learning_rate_factor(training, step)
-        for group, base in zip(engine.optimizer.param_groups, base_rates(training), strict=True):
-            group["lr"] = base * rate
+        for group in engine.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * rate
         torch.manual_seed(seed_for(training.seed, "dropout", step, world.rank))
         for micro in range(plan.accumulation):
             batch = batches.make(step, micro)

@@ -55,12 +55,17 @@ class Shape:
     moment_bytes: float  # of the optimizer's moments, a parameter
     step_bytes: int  # what a step of the optimizer takes in passing, a parameter
     offload: bool  # optimizer and master weights in main memory
+    pinned: bool  # the parts of it that a GPU copies from and to
     ema: bool
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes by what they are for: `device` of one rank, `host` what each rank needs of main memory beside that."""
+    """Bytes by what they are for: `device` of one rank, `host` what each rank needs of main memory beside that.
+
+    With what is offloaded, `host` has DeepSpeed's buffers of gradients and of weights on their way to the device, and
+    what is pinned as torch takes it: a power of two.
+    """
 
     device: dict[str, int]
     host: dict[str, int]
@@ -92,12 +97,20 @@ def need_of(parameters: int, activations: Activations, shape: Shape) -> Need:
     }
     host = {"checkpoint": int(parameters * ((8 if shape.ema else 4) + shape.moment_bytes))}
     if shape.offload:
-        host |= {**optimizer, "gradients": 4 * part}
+        taken = _power_of_two if shape.pinned else int
+        host |= {**optimizer, "gradients": taken(4 * part), "copies": taken(width * part)}
+        if stage < 3:
+            host["optimizer"] += taken(master) - master
     else:
         device |= optimizer
     return Need(
         {name: size for name, size in device.items() if size}, {name: size for name, size in host.items() if size}
     )
+
+
+def _power_of_two(size: int) -> int:
+    """At least `size`."""
+    return 1 << (size - 1).bit_length()
 
 
 def device_bytes(world: World) -> int:

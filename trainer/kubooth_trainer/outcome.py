@@ -38,7 +38,15 @@ _LOST_PEER = re.compile(
     r"|remote process exited)",
     re.IGNORECASE | re.DOTALL,
 )
-_DEVICE_MEMORY = re.compile(r"(CUDA|HIP|XPU)( error:)? out of memory|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED", re.IGNORECASE)
+# NCCL's words for what is wrong here, not with a peer.
+_WRONG_USE = re.compile(
+    r"nccl(InvalidUsage|InvalidArgument)|invalid (usage|argument) \(run with NCCL_DEBUG|Duplicate GPU detected"
+)
+_DEVICE_MEMORY = re.compile(
+    r"(CUDA|HIP|XPU)( error:)? out of memory|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED"
+    r"|(CUDA|HIP) failure( \d+)? 'out of memory'",  # NCCL's and RCCL's
+    re.IGNORECASE,
+)
 _HOST_MEMORY = re.compile(r"DefaultCPUAllocator: (can't allocate|not enough) memory|std::bad_alloc", re.IGNORECASE)
 
 
@@ -129,6 +137,8 @@ def failure_of(error: BaseException) -> tuple[ExitCode, str, str]:
 
 def tells_of_a_lost_peer(kind: str, text: str) -> bool:
     """Whether an error (its type's name and its words, or a line of a log) says that the network or a peer is gone."""
+    if _WRONG_USE.search(text):
+        return False
     return kind in _NETWORK_ERRORS or any(name in text for name in _NETWORK_ERRORS) or bool(_LOST_PEER.search(text))
 
 
@@ -136,8 +146,8 @@ def _known(error: BaseException) -> KuboothError | None:
     kind, text = type(error).__name__, str(error)
     if kind == "OutOfMemoryError" or (isinstance(error, RuntimeError) and _DEVICE_MEMORY.search(text)):
         return DeviceOutOfMemoryError(
-            "training.batchSize: the device's memory did not suffice; lower it, raise training.gradientAccumulation "
-            "or set training.gradientCheckpointing: Enabled"
+            "training.resolution: the device's memory did not suffice; lower it or training.batchSize, set "
+            "training.precision: BF16 or training.gradientCheckpointing: Enabled, or take a device with more memory"
         )
     if _is_disk_full(error):
         where = getattr(error, "filename", None) or "the work folder"

@@ -1,6 +1,7 @@
-"""Work on a device in portions, halved whenever its memory does not suffice: for the pictures of Evaluate.
+"""Work on a device in portions, halved whenever its memory does not suffice: for the VAE and the pictures of Evaluate.
 
-Used by `sampling` and the encoders. Training has a way of its own (`fit`): there a smaller batch needs another plan.
+Used by `sampling`, `latents` and the encoders. Training has a way of its own (`fit`): there a smaller
+batch needs another plan.
 """
 
 from __future__ import annotations

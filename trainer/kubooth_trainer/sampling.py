@@ -63,6 +63,7 @@ class Sampler:
         self._encoded: dict[str, Conditioning] = {}
         self._device = next(parts.unet.parameters()).device
         self._dtype = next(parts.unet.parameters()).dtype
+        self._decoding = Portions()
         if self._device.type == "cuda":  # the layout that its convolutions want; on CPUs it gains nothing
             modules: tuple[Any, ...] = (parts.unet, parts.vae)
             for module in modules:
@@ -108,7 +109,14 @@ class Sampler:
 
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """uint8 images [n, height, width, 3] on the CPU of `sample_latents`."""
+        """uint8 images [n, height, width, 3] on the CPU of `sample_latents`.
+
+        In portions where the device has not the memory for all: a VAE may take more for eight images than training.
+        """
+        whole: Any = latents
+        return self._decoding.run(self._decode, whole)
+
+    def _decode(self, latents: Any) -> torch.Tensor:
         vae: Any = self._parts.vae
         shift = getattr(vae.config, "shift_factor", None) or 0.0
         decoded = vae.decode((latents / vae.config.scaling_factor + shift).to(self._dtype), return_dict=False)[0]

@@ -20,6 +20,7 @@ FAMILIES: tuple[Family, ...] = (StableDiffusion(), StableDiffusionXL())
 
 INDEX = "model_index.json"
 PICKLED = (".bin", ".ckpt", ".pt", ".pth")
+NEEDED = (".safetensors", ".json", ".txt", ".model", ".md", "LICENSE")  # to load a model, and to know its terms
 
 
 def check_model(uri: str, names: Collection[str], index: bytes | None) -> Family:
@@ -72,12 +73,13 @@ def _check_weights(uri: str, component: str, names: Collection[str]) -> None:
 
 
 def wanted_files(names: Collection[str], family: Family) -> list[str]:
-    """Which files of a model folder are needed: the family's components, no pickles, one variant of each weight."""
+    """Which files of a model folder are needed: those of the family's components that are loaded, one variant of each
+    weight. Not the same weights for other libraries (ONNX, OpenVINO, Flax), which are gigabytes."""
     wanted = {INDEX}
     for component in family.components:
-        files = [name for name in names if name.startswith(f"{component}/") and not name.endswith(PICKLED)]
+        files = [name for name in names if name.startswith(f"{component}/") and name.endswith(NEEDED)]
         weights = [name for name in files if name.endswith((".safetensors", ".safetensors.index.json"))]
         plain = [name for name in weights if ".fp16." not in name and ".non_ema." not in name]
         dropped = set(weights) - set(plain) if plain else set()
-        wanted.update(name for name in files if name not in dropped and not name.endswith((".msgpack", ".onnx", ".h5")))
+        wanted.update(name for name in files if name not in dropped)
     return sorted(wanted & set(names))

@@ -48,21 +48,22 @@ class Trainee(nn.Module):
 
 
 def parameter_groups(trainee: Trainee, training: TrainingConfig) -> list[dict[str, Any]]:
-    """AdamW groups: the denoiser and, where it is trained, the text encoder with its own learning rate."""
+    """AdamW groups: the denoiser and, where it is trained, the text encoder with its own learning rate.
+
+    `initial_lr` is a group's peak learning rate, which stays with it where an optimizer cuts it.
+    """
     trainee.requires_grad_(True)
-    groups = [{"params": list(trainee.unet.parameters()), "lr": training.learning_rate}]
+    groups = [_group(list(trainee.unet.parameters()), training.learning_rate)]
     if training.train_text_encoder:
         for module in trainee.text.idle_modules():
             module.requires_grad_(False)
         trained = [parameter for parameter in trainee.text.parameters() if parameter.requires_grad]
-        groups.append({"params": trained, "lr": training.text_encoder_learning_rate})
+        groups.append(_group(trained, training.text_encoder_learning_rate))
     return groups
 
 
-def base_rates(training: TrainingConfig) -> list[float]:
-    """The peak learning rate of each group of `parameter_groups`."""
-    rates = [training.learning_rate]
-    return [*rates, training.text_encoder_learning_rate] if training.train_text_encoder else rates
+def _group(parameters: list[nn.Parameter], rate: float) -> dict[str, Any]:
+    return {"params": parameters, "lr": rate, "initial_lr": rate}
 
 
 def component_of(name: str) -> tuple[str, str]:

@@ -52,12 +52,13 @@ class Patience:
 class S3Backend:
     """`s3://bucket/key` at one endpoint. Threads may share it. Credentials come from boto3's default chain."""
 
-    def __init__(self, config: StorageConfig, patience: Patience) -> None:
+    def __init__(self, config: StorageConfig, patience: Patience, uri: str) -> None:
+        """Raises what `s3_errors` makes of credentials that cannot be had; `uri` is what they are wanted for first."""
         import boto3
         from botocore.config import Config
         from s3transfer.manager import TransferConfig, TransferManager
 
-        from kubooth_trainer.storage.s3_errors import shown
+        from kubooth_trainer.storage import s3_errors
 
         endpoint = config.endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         self._patience = patience
@@ -78,9 +79,11 @@ class S3Backend:
             )
         except ValueError as error:
             raise ConfigError(
-                f"storage.endpoint: {shown(endpoint or '')!r} is not a URL: write http(s)://HOST:PORT"
+                f"storage.endpoint: {s3_errors.shown(endpoint or '')!r} is not a URL: write http(s)://HOST:PORT"
             ) from error
-        self._endpoint = shown(self._client.meta.endpoint_url)
+        except s3_errors.CAUGHT as error:
+            raise s3_errors.s3_failure(error, uri, s3_errors.shown(endpoint or "")) from error
+        self._endpoint = s3_errors.shown(self._client.meta.endpoint_url)
         self._transfers = TransferManager(
             self._client,
             TransferConfig(

@@ -15,9 +15,10 @@ _MISSING_BUCKET = {"NoSuchBucket"}
 _MISSING_KEY = {"NoSuchKey", "404", "NotFound"}
 _DENIED = {"AccessDenied", "403", "AllAccessDisabled", "AccountProblem", "Forbidden"}
 _BAD_CREDENTIALS = {
-    "InvalidAccessKeyId", "SignatureDoesNotMatch", "XAdminUserNotFound", "ExpiredToken", "InvalidToken",
-    "TokenRefreshRequired", "UnrecognizedClientException", "401", "InvalidSecurity",
+    "InvalidAccessKeyId", "SignatureDoesNotMatch", "XAdminUserNotFound", "InvalidToken",
+    "UnrecognizedClientException", "401", "InvalidSecurity",
 }  # fmt: skip
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
 _WRONG_REGION = {
     "PermanentRedirect", "301", "TemporaryRedirect", "AuthorizationHeaderMalformed",
     "IllegalLocationConstraintException",
@@ -30,8 +31,8 @@ _BUSY = {
     "ServiceUnavailable", "OperationAborted", "NoSuchUpload", "429",
 }  # fmt: skip
 _NO_CREDENTIALS = (
-    boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError, boto.ProfileNotFound,
-    boto.TokenRetrievalError, boto.NoAuthTokenError, boto.SSOError, boto.ConfigParseError,
+    boto.NoCredentialsError, boto.PartialCredentialsError, boto.ProfileNotFound, boto.TokenRetrievalError,
+    boto.NoAuthTokenError, boto.SSOError, boto.ConfigParseError,
 )  # fmt: skip
 _UNREACHABLE = (
     boto.ConnectionError, boto.HTTPClientError, boto.IncompleteReadError, boto.FlexibleChecksumError,
@@ -61,6 +62,11 @@ def s3_failure(error: Exception, uri: str, endpoint: str) -> KuboothError | Prec
         )
     if isinstance(error, _UNREACHABLE):
         return unreachable(uri, endpoint)
+    if isinstance(error, boto.CredentialRetrievalError):  # the node's or the cluster's agent may start after the pod
+        return StorageUnavailableError(
+            f"{uri}: the S3 credentials could not be fetched from where they are handed out: check AWS_PROFILE, or "
+            "the identity of the pod's ServiceAccount; the same job goes on once they can be had"
+        )
     if isinstance(error, _NO_CREDENTIALS):
         return StorageDeniedError(
             f"{uri}: no usable S3 credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
@@ -96,13 +102,21 @@ def _answered(error: boto.ClientError, uri: str, endpoint: str) -> KuboothError 
     if code in _BAD_CREDENTIALS:
         return StorageDeniedError(
             f"{uri}: {endpoint} does not accept the S3 credentials ({code}): check AWS_ACCESS_KEY_ID, "
-            "AWS_SECRET_ACCESS_KEY and whether they have expired"
+            "AWS_SECRET_ACCESS_KEY"
+        )
+    if code in _EXPIRED:
+        return StorageUnavailableError(
+            f"{uri}: {endpoint} does not accept the S3 credentials any longer ({code}): renew them, in "
+            "storage.credentialsSecret where they come from there; the same job goes on once they are renewed"
         )
     if code in _MISSING_KEY:
         what = "bucket or object" if code == "404" else "object"  # answers to HEAD do not say which
         return StorageDeniedError(f"{uri}: there is no such {what}: check the URI")
     if code == "RequestTimeTooSkewed":
-        return StorageDeniedError(f"{uri}: {endpoint} refuses because this machine's clock is off: set the clock")
+        return StorageUnavailableError(
+            f"{uri}: {endpoint} refuses because this machine's clock is off: set the clock; the same job goes on once "
+            "it is right, or on another node"
+        )
     if code in _WRONG_REGION:
         return StorageDeniedError(f"{uri}: the bucket is in another region ({code}): set storage.region to it")
     if code in _DENIED:

@@ -168,7 +168,7 @@ class Storage:
         location = parse(uri)
         with self._lock:
             if location.scheme not in self._backends:
-                self._backends[location.scheme] = S3Backend(self._config, self._patience)
+                self._backends[location.scheme] = S3Backend(self._config, self._patience, uri)
             return self._backends[location.scheme], location
 
 
