@@ -6,6 +6,7 @@ import http.client
 import json
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlencode
@@ -16,6 +17,7 @@ Manifest = dict[str, Any]
 JOBS = "/apis/kubooth.io/v1alpha1/namespaces/{}/personalizationjobs"
 RUNTIMES = "/apis/kubooth.io/v1alpha1/personalizationruntimes"
 _PATCHES = {"merge": "application/merge-patch+json", "apply": "application/apply-patch+yaml"}
+_TRIES = 10  # as many as kubectl's
 
 
 class ApiError(AssertionError):
@@ -45,17 +47,21 @@ class Rest:
         given = {name: value for name, value in query.items() if value is not None}
         target = f"{path}?{urlencode(given)}" if given else path
         payload = None if body is None else json.dumps(body)
-        for attempt in range(2):
+        for attempt in range(_TRIES):
             connection = self._connection()
             try:
                 connection.request(method, target, payload, headers)
                 answer = connection.getresponse()
                 data = answer.read()
-                break
             except (OSError, http.client.HTTPException):  # a connection that was kept open too long
                 connection.close()
                 if attempt:
                     raise
+                continue
+            wait = answer.headers.get("Retry-After")
+            if answer.status != 429 or wait is None or attempt + 1 == _TRIES:
+                break
+            time.sleep(float(wait))  # it has just started: clients are told to come again, and kubectl does
         told = json.loads(data)
         if answer.status >= 300:
             raise ApiError(answer.status, told.get("message", ""))

@@ -208,7 +208,7 @@ class EngineState:
         else:
             value = safe_get_full_optimizer_state(parameter, key)
         shape: torch.Size = getattr(parameter, "ds_shape", parameter.shape)
-        return value.detach().reshape(shape).float()  # type: ignore[no-any-return]
+        return value.detach().reshape(shape).float()
 
     def _set(self, parameter: nn.Parameter, key: str | None, value: torch.Tensor) -> None:
         from deepspeed.utils import (
