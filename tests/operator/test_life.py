@@ -97,6 +97,17 @@ def test_the_time_to_live_may_come_from_the_runtime_and_change_after_the_end() -
     assert world.plan().requeue_after == 100
     world.edit(runPolicy={"ttlSecondsAfterFinished": 50})
     assert world.plan().requeue_after == 50
+    world.edit(runPolicy={})
+    assert world.plan().requeue_after == 100
+
+
+def test_who_takes_the_time_to_live_out_keeps_the_job() -> None:
+    world = World(spec={"runPolicy": {"ttlSecondsAfterFinished": 100}})
+    world.run_to_the_end()
+    world.edit(runPolicy={})
+    assert world.plan() == Plan()
+    world.run(1000)
+    assert world.job is not None
 
 
 # Suspension
