@@ -65,7 +65,7 @@ def make_plan(request: Request, environment: Mapping[str, str] = os.environ) -> 
     """
     with _errors_of(request.job):
         manifest = read_manifest(request.job) if request.manifest is None else dict(request.manifest)
-        job = parse(override(manifest, request.overrides), PersonalizationJob)
+        job = _of_no_cluster(parse(override(manifest, request.overrides), PersonalizationJob))
     if request.runtime:
         with _errors_of(request.runtime):
             runtime = load_runtime(request.runtime)
@@ -97,6 +97,11 @@ def make_plan(request: Request, environment: Mapping[str, str] = os.environ) -> 
     workdir = request.workdir or default_workdir(resolved(Path("/nowhere")), environment)
     workdir = at_home(workdir).absolute()
     return Plan(config=resolved(workdir), devices=devices, workdir=workdir)
+
+
+def _of_no_cluster(job: PersonalizationJob) -> PersonalizationJob:
+    """Without the UID that a manifest from `kubectl get` has: a run here is not that object, and may change its spec."""
+    return job.model_copy(update={"metadata": job.metadata.model_copy(update={"uid": None})})
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kubooth_operator.api.job import API_VERSION, CHANGEABLE, JobSpec, PersonalizationJob
+from kubooth_operator.api.fields import Part, facts_of
+from kubooth_operator.api.job import API_VERSION, CHANGEABLE, JobSpec, PersonalizationJob, RunPolicy
 from kubooth_operator.api.load import parse
 from kubooth_operator.api.problems import FieldError, SpecError
 from kubooth_operator.api.runtime import PersonalizationRuntime
@@ -45,7 +46,7 @@ def judge(observed: Observed) -> Judgement:
     try:
         spec = settle(job, runtime)
         if last is not None:
-            spec = last.model_copy(update={name: getattr(spec, name) for name in CHANGEABLE})
+            spec = _as_changed(job, last, spec, runtime)
         accepted = _accepted(job, spec, runtime, None if started else job.metadata.labels or {})
     except SpecError as problem:
         return Judgement(job=_still(job, last, runtime), problem=problem, resolved=None, snapshot=None)
@@ -97,6 +98,23 @@ def _settled_before(
         return settle(parse(raw, PersonalizationJob, known_only=True), runtime)
     except SpecError:
         return None
+
+
+def _as_changed(job: PersonalizationJob, last: JobSpec, spec: JobSpec, runtime: PersonalizationRuntime) -> JobSpec:
+    """The spec as it was settled, with what may change in a job that runs.
+
+    Where neither job nor runtime gives a limit that has a built-in value, it stays as it is: one that the job gave once
+    cannot be told from the built-in one of the version that started it.
+    """
+    given = _names_given(job.spec.run_policy) | _names_given(runtime.spec.defaults.run_policy)
+    builtin = {name for name, field in RunPolicy.model_fields.items() if facts_of(field).builtin is not None}
+    kept = {name: getattr(last.run_policy, name) for name in builtin - given}
+    changed = {name: getattr(spec, name) for name in CHANGEABLE}
+    return last.model_copy(update={**changed, "run_policy": spec.run_policy.model_copy(update=kept)})
+
+
+def _names_given(part: Part) -> set[str]:
+    return set(part.model_dump(exclude_none=True))
 
 
 def _still(job: PersonalizationJob, last: JobSpec | None, runtime: PersonalizationRuntime) -> Accepted | None:

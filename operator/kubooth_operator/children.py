@@ -1,7 +1,8 @@
 """Which children of a job are missing or differ, and which are left over. Pure; called by `attempts`.
 
 A child differs where what we want is not contained in what is there: fields that others add are theirs. Of a batch
-Job only the outside is compared: its template cannot change any more, and a queue may have added to it.
+Job only the outside is compared: its template cannot change any more, and a queue may have added to it. The same goes
+for its ConfigMap; but until there is a batch Job, another version's is replaced, so that both are of one version.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def compare(observed: Observed, job: render.Accepted, attempt: int, settings: Se
     delete = [deletion(child) for child in observed.children if is_left_over(child, attempt)]
     taken: list[Ref] = []
     is_complete = True
+    has_pods = find_job(observed.children, attempt) is not None
     for wanted in render.children(job, attempt, settings):
         ref = ref_of(wanted)
         found = there.get(ref)
@@ -48,6 +50,9 @@ def compare(observed: Observed, job: render.Accepted, attempt: int, settings: Se
         elif wanted["kind"] == "Job":
             outside = without_template(wanted)
             apply.extend([] if contains(found, outside) else [outside])
+        elif wanted["kind"] == "ConfigMap" and not has_pods and not contains(found, {"data": wanted["data"]}):
+            delete.append(deletion(found))  # of an earlier version, or spec: it cannot be changed
+            is_complete = False
         elif wanted["kind"] == "ConfigMap":
             outside = {name: value for name, value in wanted.items() if name not in {"data", "immutable"}}
             apply.extend([] if contains(found, outside) else [outside])

@@ -56,7 +56,9 @@ def _after_the_end(observed: Observed, clock: Clock) -> Plan:
     """
     status, spec = observed.job["status"], observed.job.get("spec", {})
     running = [child for child in observed.children if child["kind"] == "Job" and BatchJob(child).may_run]
-    policy = {**status.get("resolved", {}).get("runPolicy", {}), **spec.get("runPolicy", {})}
+    # Not that of status.resolved: who takes the time to live out of the spec means to keep the job.
+    defaults = status.get("runtimeSnapshot", {}).get("spec", {}).get("defaults", {})
+    policy = {**defaults.get("runPolicy", {}), **spec.get("runPolicy", {})}
     end, ttl = time_of(status.get("completionTime")), policy.get("ttlSecondsAfterFinished")
     left = (end + timedelta(seconds=ttl) - clock.now).total_seconds() if end is not None and ttl is not None else None
     if left is not None and left <= 0:

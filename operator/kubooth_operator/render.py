@@ -135,8 +135,8 @@ def network_policy(job: Accepted) -> Manifest:
 
 
 def config_map(job: Accepted, attempt: int) -> Manifest:
-    """The trainer's whole configuration."""
-    text = json.dumps(job.config(attempt).model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False)
+    """The trainer's configuration, as an older trainer can read it too."""
+    text = json.dumps(job.config(attempt).without_defaults(), indent=2, sort_keys=True, ensure_ascii=False)
     return _child(
         job, "v1", "ConfigMap", {"immutable": True, "data": {names.CONFIG_KEY: text + "\n"}}, attempt=attempt
     )  # fmt: skip

@@ -191,10 +191,7 @@ class _Resolution:
         """The runtime's trackers under the job's name; what holds credentials stays out."""
         return {
             "name": self.spec.tracking.name or f"{self.target.namespace}/{self.job.metadata.name}",
-            "tensorboard": None,
-            "mlflow": None,
-            "wandb": None,
-            **self.runtime.spec.tracking.model_dump(exclude={"credentials_secret"}, exclude_none=True),
+            **self.runtime.spec.tracking.model_dump(exclude={"credentials_secret"}),
         }
 
     def _evaluation(self) -> dict[str, Any]:

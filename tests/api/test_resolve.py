@@ -175,6 +175,22 @@ def test_a_runtimes_prior_cache_has_a_part_for_each_namespace(cache: Any, own: s
     assert config.digest() == resolved(job()).digest()
 
 
+TRACKERS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("none", {}, {}),
+    ("files", {"tensorboard": "/logs"}, {"tensorboard": "/logs"}),
+    ("mlflow", {"mlflow": {"uri": "http://mlflow:5000"}}, {"mlflow": {"uri": "http://mlflow:5000", "experiment": "kubooth"}}),
+    ("project-alone", {"wandb": {"project": "pets"}}, {"wandb": {"project": "pets", "entity": None, "url": None}}),
+]
+
+
+@pytest.mark.parametrize(("trackers", "expected"), [c[1:] for c in TRACKERS], ids=[c[0] for c in TRACKERS])
+def test_the_runtimes_trackers_know_the_job_by_its_name(trackers: dict[str, Any], expected: dict[str, Any]) -> None:
+    tracking = resolved(job(), {"tracking": {**trackers, "credentialsSecret": "keys"}}).tracking
+    off = {"tensorboard": None, "mlflow": None, "wandb": None}
+    assert tracking.model_dump() == {"name": "team-a/rex", **off, **expected}
+    assert resolved(job(tracking__name="my dog"), {"tracking": trackers}).tracking.name == "my dog"
+
+
 MODEL_CACHES = [
     ("none", None, None, None),
     ("in-a-pod", {"claimName": "models"}, "/mounted", ("/mounted", 200 * 2**30)),

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from kubooth_cli.plan import Request, make_plan
+
 
 def test_success_ends_with_paths_and_a_line_to_go_on_with(kubooth: Any) -> None:
     done = kubooth.run("success")
@@ -187,6 +189,13 @@ def test_dry_run_prints_the_resolved_config_and_writes_nothing(kubooth: Any) -> 
     assert config["output"]["uri"].rstrip("/") == (kubooth.folder / "else where").as_uri()
     assert config["subject"]["images"].rstrip("/") == (kubooth.folder / "photos").as_uri()
     assert not kubooth.workdir.exists()
+
+
+def test_a_manifest_that_was_taken_from_a_cluster_is_another_job_here(kubooth: Any, tmp_path: Path) -> None:
+    manifest = kubooth.folder / "job.yaml"
+    manifest.write_text(manifest.read_text().replace("{name: rex}", "{name: rex, namespace: default, uid: 1-2-3}"))
+    config = make_plan(Request(job=manifest, devices=1, workdir=tmp_path / "work")).config
+    assert (config.job.name, config.job.uid) == ("rex", None)
 
 
 def test_the_default_folder_is_one_per_settings(kubooth: Any, tmp_path: Path) -> None:

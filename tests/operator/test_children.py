@@ -98,6 +98,25 @@ def test_a_binding_to_another_role_is_replaced() -> None:
     assert child(world, "RoleBinding")["roleRef"]["name"] == "rex-kubooth"
 
 
+def test_a_configuration_of_another_version_is_made_anew_until_there_is_a_batch_job() -> None:
+    """As where a quota refused the batch Job, and the operator was upgraded before there was room."""
+    world = running(two_nodes())
+    good = copy.deepcopy(child(world, "ConfigMap"))
+    child(world, "ConfigMap")["data"] = {"config.json": "{}"}
+    assert world.plan().writes_nothing, "pods read it: they and it are of one version"
+    stored = child(world, "ConfigMap")["metadata"]["uid"]
+    batch_job = world.batch_job()
+    del world.children[ref_of(batch_job)]
+    world.pods.clear()
+    assert world.job is not None
+    del world.job["status"]["attempt"]["readyTime"]
+    plan = world.plan()
+    assert [(each.ref.kind, each.uid) for each in plan.delete] == [("ConfigMap", stored)] and not plan.apply
+    world.settle()
+    assert child(world, "ConfigMap")["data"] == good["data"]
+    assert world.batch_job()["metadata"]["name"] == batch_job["metadata"]["name"]
+
+
 def test_a_service_account_of_the_runtime_is_used_and_none_is_made() -> None:
     world = running(World(runtime={"serviceAccountName": "cloud-identity"}))
     assert "ServiceAccount" not in {each["kind"] for each in world.children.values()}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import json
 from datetime import timedelta
+from typing import Any
 
+import pytest
 from simulation.scenarios import (
     LONG,
     child,
@@ -95,6 +97,17 @@ def test_the_time_to_live_may_come_from_the_runtime_and_change_after_the_end() -
     assert world.plan().requeue_after == 100
     world.edit(runPolicy={"ttlSecondsAfterFinished": 50})
     assert world.plan().requeue_after == 50
+    world.edit(runPolicy={})
+    assert world.plan().requeue_after == 100
+
+
+def test_who_takes_the_time_to_live_out_keeps_the_job() -> None:
+    world = World(spec={"runPolicy": {"ttlSecondsAfterFinished": 100}})
+    world.run_to_the_end()
+    world.edit(runPolicy={})
+    assert world.plan() == Plan()
+    world.run(1000)
+    assert world.job is not None
 
 
 # Suspension
@@ -253,6 +266,33 @@ def test_built_in_values_that_an_upgrade_changes_do_not_reach_a_job_that_has_sta
     assert world.batch_job()["spec"]["template"]["spec"]["priorityClassName"] == "low"
     assert world.status["resolved"]["runPolicy"]["maxRestarts"] == 5
     assert world.status["resolved"]["training"]["learningRate"] == 3e-6
+
+
+RUN_POLICIES: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
+    ("never-given", {}, {}, {"maxRestarts": 7, "progressDeadlineSeconds": 7200, "startupDeadlineSeconds": 600}),
+    ("given", {}, {"maxRestarts": 1}, {"maxRestarts": 1, "progressDeadlineSeconds": 7200}),
+    ("the-runtimes", {"maxRestarts": 2}, {}, {"maxRestarts": 2, "progressDeadlineSeconds": 7200}),
+    ("over-the-runtimes", {"maxRestarts": 2}, {"maxRestarts": 1}, {"maxRestarts": 1}),
+    ("the-runtimes-without-a-built-in", {"activeDeadlineSeconds": 90_000}, {}, {"activeDeadlineSeconds": 90_000}),
+    ("taken-out", {}, {"progressDeadlineSeconds": 60}, {"maxRestarts": 7, "activeDeadlineSeconds": None}),
+]
+
+
+@pytest.mark.parametrize(
+    ("defaults", "given", "expected"), [c[1:] for c in RUN_POLICIES], ids=[c[0] for c in RUN_POLICIES]
+)
+def test_a_run_policy_changes_by_what_is_given_now_and_never_by_an_upgrade(
+    defaults: dict[str, Any], given: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    world = running(World(runtime={"limits": {}, "defaults": {"runPolicy": defaults}}))
+    assert world.job is not None
+    older = {"maxRestarts": 7, "progressDeadlineSeconds": 7200, "startupDeadlineSeconds": 600}
+    world.job["status"]["resolved"]["runPolicy"] = {**older, "activeDeadlineSeconds": 80_000}
+    world.edit(runPolicy=given)
+    world.settle()
+    policy = world.status["resolved"]["runPolicy"]
+    assert {name: policy.get(name) for name in expected} == expected
+    assert world.phase == "Running"
 
 
 def test_a_job_that_a_later_version_started_goes_on_under_this_one() -> None:

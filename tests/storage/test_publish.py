@@ -106,8 +106,8 @@ def test_publishing_again_changes_nothing(place, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [{"name": "max"}, {"namespace": "other"}, {"digest": "d2"}],
-    ids=["another name", "another namespace", "another configuration"],
+    [{"name": "max"}, {"namespace": "other"}, {"digest": "d2", "uid": "u0"}, {"digest": "d2", "uid": None}],
+    ids=["another name", "another namespace", "another configuration", "another configuration on one machine"],
 )
 def test_another_jobs_result(place, tmp_path: Path, other: dict[str, object]) -> None:
     put(at(place, **other), result(tmp_path / "theirs", old_html="old", model__unet="theirs"))
@@ -141,6 +141,30 @@ def test_reserved_names_are_no_part_of_an_output(place, tmp_path: Path) -> None:
     assert [file.name for file in read_manifest(place.storage, place.at("out")).files] == ["other"]
     lookalike = place.put("out/.kubooth-too", b"")
     assert verify(place.storage, place.at("out")) == [f"{lookalike}: is not in the manifest"]
+
+
+def test_the_same_object_under_another_digest_is_the_same_job(place, tmp_path: Path) -> None:
+    """As after an upgrade whose digests are others: what cannot change in an object that has started is its spec."""
+    place.put(f"out/{CLAIM}", identity(digest="older").model_dump_json().encode())
+    place.put("out/half", b"half")
+    assert check_output(at(place, attempt=2)) == SameJobPartial()
+    folder = result(tmp_path / "a")
+    published = put(at(place, attempt=2), folder)
+    assert verify(place.storage, place.at("out")) == []
+    assert "out/half" not in place.names()
+    for overwrite in (False, True):  # nothing is trained again, or replaced
+        later = at(place, attempt=3, digest="newer", overwrite=overwrite)
+        assert check_output(later) == SameJobComplete(published)
+        assert put(later, folder) == published
+    with pytest.raises(StoppedError, match="attempt 3 of this job has taken over"):
+        put(at(place, attempt=2), result(tmp_path / "b", other="1"))
+    assert read(place, "model/unet") == b"weights"
+
+
+def test_two_runs_on_one_machine_are_told_by_their_digests(place, tmp_path: Path) -> None:
+    put(at(place, uid=None), result(tmp_path / "a"))
+    with pytest.raises(OutputExistsError, match="another version of job 'rex'"):
+        check_output(at(place, uid=None, digest="d2"))
 
 
 def test_foreign_files(place, tmp_path: Path) -> None:

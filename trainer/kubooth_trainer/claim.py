@@ -31,7 +31,8 @@ class Record(BaseModel):
 
 
 class Identity(Record):
-    """Whose it is. Equal namespace, name and digest mean the same job."""
+    """Whose it is. Of one namespace and name, equal digests mean the same job; and so does an equal UID: what is to be
+    trained cannot change in a job object once it has started, whatever digest another release makes of it."""
 
     name: str
     namespace: str
@@ -44,7 +45,10 @@ class Identity(Record):
         return cls(**config.job.model_dump(), digest=config.digest())
 
     def is_same_job(self, other: Identity) -> bool:
-        return (self.namespace, self.name, self.digest) == (other.namespace, other.name, other.digest)
+        is_same_object = self.uid is not None and self.uid == other.uid
+        return (self.namespace, self.name) == (other.namespace, other.name) and (
+            is_same_object or self.digest == other.digest
+        )
 
     def succeeds(self, other: Identity) -> bool:
         """Whether this writer may take over from `other`: not from a later attempt of its own job object."""

@@ -1,8 +1,13 @@
 """`TrainConfig`: the whole of what a training needs to know, fully resolved; and nothing heavier than pydantic.
 
 The contract between the two halves: the operator (or `kubooth run`) resolves a job and a runtime into one of these,
-writes it as JSON, and every training process reads it. No field has a default here: defaults belong to the API
-models, where users read about them. `Auto` stays where only the training machine can decide.
+writes it as JSON, and every training process reads it. `Auto` stays where only the training machine can decide.
+
+Defaults belong to the API models, where users read about them, so a field has none here; but **a field that is added
+after a release has one: its neutral value, with which training does what it did before there was the field**. It is the
+field's built-in value in the API too, and never changes. For an upgrade meets jobs that run: what has its declared
+default is left out of the digest, so they know their checkpoints and outputs again, and out of what the operator
+writes, so a runtime's older trainer image reads it wherever the field is not used.
 """
 
 from __future__ import annotations
@@ -10,11 +15,14 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kubooth_trainer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic.main import IncEx
 
 CONFIG_VERSION = 1
 
@@ -42,6 +50,11 @@ class Frozen(BaseModel):
     """Base of every config part: immutable, closed, compared by value."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def without_defaults(self, *, exclude: IncEx | None = None) -> dict[str, Any]:
+        """Its values as in JSON, without those that are their field's declared default: the same in every release
+        that knows the fields in use. For whatever is compared, or read, by another release than it was written by."""
+        return self.model_dump(mode="json", exclude=exclude, exclude_defaults=True)
 
 
 class JobIdentity(Frozen):
@@ -269,15 +282,14 @@ class TrainConfig(Frozen):
         """SHA-256 (hex) over what decides the trained weights: equal digests may resume each other.
 
         Leaves out where things are kept, how work is spread over devices, what is measured of the
-        result, names and deadlines.
+        result, names and deadlines; and fields of later releases that are not in use.
         """
-        decisive = self.model_dump(
-            mode="json",
+        decisive = self.without_defaults(
             exclude={
                 "job": True,
                 "parallelism": True,
                 "checkpoints": True,
-                "evaluation": set(EvaluationConfig.model_fields) - {"best_checkpoint"},
+                "evaluation": set(type(self.evaluation).model_fields) - {"best_checkpoint"},
                 "output": True,
                 "storage": True,
                 "tracking": True,

@@ -43,7 +43,7 @@ def describe_prior(config: TrainConfig, *, model_digest: str, resolution: int, p
         "model": model_digest,
         "prompt": prior_prompt(config),
         "negative": prior.negative_prompt,
-        "sampler": prior.sampler.model_dump(),
+        "sampler": prior.sampler.without_defaults(),
         "resolution": resolution,
         "precision": precision,
         "seed": config.training.seed,

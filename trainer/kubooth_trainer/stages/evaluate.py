@@ -23,7 +23,7 @@ def evaluate(setting: Setting, acquired: Acquired, trained: Checkpoint) -> tuple
         export_model(acquired.family, acquired.model, trained, model, options)
         reporter.moved()
     world.barrier()
-    settings = config.evaluation.model_dump_json()
+    settings = config.evaluation.model_dump_json(exclude_defaults=True)
     key = hashlib.sha256(f"{settings} {_weights_digest(model)}".encode()).hexdigest()
     comparisons = plan_comparisons(config, acquired.identifier, setting.work / "evaluation" / key[:16])
     total = 2 * sum(len(comparison.before) for comparison in comparisons)

@@ -33,7 +33,7 @@ class Prober:
         self._acquired = acquired
         self._claim = claim
         self._config = _config_of_probes(setting.config, wanted)
-        decisive = f"{identity} {self._config.evaluation.model_dump_json()}"
+        decisive = f"{identity} {self._config.evaluation.model_dump_json(exclude_defaults=True)}"
         self._key = hashlib.sha256(decisive.encode()).hexdigest()
         self._folder = setting.work / FOLDER / self._key[:16]
         self._location = setting.storage.join(claim.uri, f"{FOLDER}/probes.json")
