@@ -266,9 +266,8 @@ def _check_progress(now: Present) -> None:
     if ready is None or limit is None:
         return
     heartbeat = time_of(draft.status.get("progress", {}).get("updatedAt"))
-    end = deadlines.progress_deadline(
-        ready=ready, heartbeat=heartbeat, reachable_since=now.clock.reachable_since, seconds=limit
-    )
+    unheard_until = max(now.clock.reachable_since, now.observed.status_refused_at or now.clock.reachable_since)
+    end = deadlines.progress_deadline(ready=ready, heartbeat=heartbeat, unheard_until=unheard_until, seconds=limit)
     if draft.now < end:
         draft.wake_at(end)
         return

@@ -58,6 +58,7 @@ class Cluster:
         self._instance = instance
         self._may_write = may_write
         self._taken: dict[str, set[Ref]] = {}  # by UID of the job
+        self._status_refused: dict[str, datetime] = {}  # by UID of the job: the last time
         self._refusals = Refusals()
 
     async def observe(self, key: Key) -> Observed | None:
@@ -75,6 +76,7 @@ class Cluster:
             taken=await self._still_taken(uid),
             child_refusal=self._refusals.told(uid),
             pod_refusal=await pod_refusal(self._api, job, children, pods),
+            status_refused_at=self._status_refused.get(uid),
         )
 
     async def carry_out(self, observed: Observed, plan: Plan) -> bool:
@@ -95,6 +97,7 @@ class Cluster:
     def forget(self, uid: str) -> None:
         """Drops what is remembered of a job that is gone."""
         self._taken.pop(uid, None)
+        self._status_refused.pop(uid, None)
         self._refusals.forget(uid)
 
     async def _carry_out(self, observed: Observed, plan: Plan) -> bool:
@@ -241,6 +244,9 @@ class Cluster:
             answer = await self._api.patch(path, body, MERGE_PATCH, query=_OWN_FIELDS)
         except (ConflictError, NotFoundError):
             await self._is_current(job)  # so that the next pass sees what this one did not
+            raise
+        except ApiError:  # its trainer fares no better: a webhook on this status, say
+            self._status_refused[uid_of(job)] = datetime.now(UTC)
             raise
         self._cache.jobs.put(answer)
         _log_transition(job, answer)

@@ -36,10 +36,10 @@ def startup_deadline(start: datetime, seconds: int) -> datetime:
 
 
 def progress_deadline(
-    *, ready: datetime, heartbeat: datetime | None, reachable_since: datetime, seconds: int
+    *, ready: datetime, heartbeat: datetime | None, unheard_until: datetime, seconds: int
 ) -> datetime:
-    """By when the trainer must report progress. While the API could not be reached nobody could report."""
-    last = max(ready, reachable_since, heartbeat or ready)
+    """By when the trainer must report progress; until `unheard_until` no report would have been taken."""
+    last = max(ready, unheard_until, heartbeat or ready)
     return last + timedelta(seconds=seconds + PROGRESS_SLACK_SECONDS)
 
 

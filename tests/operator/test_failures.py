@@ -291,10 +291,11 @@ def test_heartbeats_put_the_progress_deadline_off() -> None:
     assert world.run_to_the_end()["attempts"] == 1
 
 
-def test_while_the_api_was_away_nobody_could_report_progress() -> None:
+@pytest.mark.parametrize("known_by", ["reachable_since", "status_refused_at"])
+def test_while_the_api_took_no_reports_nobody_could_report_progress(known_by: str) -> None:
     world = running(two_nodes(lambda attempt: Behaviour(every=LONG, beats=False), progressDeadlineSeconds=60))
     world.now += timedelta(seconds=600)
-    world.reachable_since = world.now
+    setattr(world, known_by, world.now)
     world.run(85)
     assert world.phase == "Running"
     world.run(10)

@@ -12,6 +12,7 @@ from api.bad_specs import GOOD_JOB
 from operator_edge.fake_server import connected, not_found
 
 from kubooth_operator.cache import Cache, Key
+from kubooth_operator.client import ApiError
 from kubooth_operator.cluster import Cluster, NotYetError
 from kubooth_operator.handlers import Events
 from kubooth_operator.kinds import JOB
@@ -77,6 +78,29 @@ def test_a_note_of_an_event_fits_in_any_writing() -> None:
     _, sent = carry_out(Plan(announce=(Announcement(type="Warning", reason="BadSubject", message="犬" * 1000),)))
     assert len(sent[0]["note"].encode()) == 1023
     assert set(sent[0]["note"]) == {"犬"}
+
+
+@pytest.mark.parametrize(("code", "is_refused"), [(500, True), (403, True), (409, False)])
+def test_a_status_that_could_not_be_written_is_remembered(code: int, is_refused: bool) -> None:
+    """Its trainer's heartbeats are not taken either. A conflict is no such thing."""
+
+    async def handler(request: web.Request) -> web.Response:
+        if request.method == "PATCH":
+            return web.json_response({"message": "failed calling webhook"}, status=code)
+        return web.json_response(job())
+
+    async def act() -> Observed | None:
+        async with connected(handler) as api:
+            cache = Cache()
+            cache.jobs.put(job())
+            cluster = Cluster(api, cache, Metrics("1"), instance="me", may_write=lambda: True)
+            observed = Observed(job=job(), runtime=None, children=(), pods=())
+            with pytest.raises(ApiError):
+                await cluster.carry_out(observed, Plan(status={"phase": "Running"}))
+            return await cluster.observe(Key("ns", "rex"))
+
+    seen = asyncio.run(act())
+    assert seen is not None and (seen.status_refused_at is not None) == is_refused
 
 
 def gone_by_event(events: Events, cache: Cache) -> None:

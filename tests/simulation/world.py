@@ -66,6 +66,7 @@ class World:
     ) -> None:
         self.now = START
         self.reachable_since = START
+        self.status_refused_at: datetime | None = None
         self._versions = itertools.count(1)
         self._uids = itertools.count(1)
         self.script = script
@@ -99,6 +100,7 @@ class World:
                 children=tuple(self.children.values()),
                 pods=tuple(self.pods.values()),
                 taken=tuple(self.taken),
+                status_refused_at=self.status_refused_at,
             )
         )
 
