@@ -66,7 +66,8 @@ def _begin(now: Present, number: int) -> None:
     draft = now.draft
     disruptions = draft.attempt.get("earlyDisruptions") if draft.attempt.get("outcome") == "Disrupted" else None
     draft.status["attempts"] = number
-    draft.status["attempt"] = {"number": number} | ({"earlyDisruptions": disruptions} if disruptions else {})
+    remembered = {"firstStep": ending.saved_step(draft), "earlyDisruptions": disruptions}
+    draft.status["attempt"] = {"number": number} | {name: value for name, value in remembered.items() if value}
     if not now.job.spec.queue_name:  # a queue starts the clock when it lets the batch Job go
         draft.remember(startTime=draft.now)
     draft.status.setdefault("startTime", timestamp(draft.now))

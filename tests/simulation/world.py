@@ -51,6 +51,7 @@ class Behaviour:
     beats: bool = True  # rank 0 reports progress
     stop_seconds: float = 3  # from SIGTERM to the end
     lingers: bool = False  # whether a stopped pod is still seen when it has ended
+    stop_summary: dict[str, Any] | None = None  # what a stopped pod has to say
 
 
 class World:
@@ -371,7 +372,8 @@ class World:
             self._finish(pod, ending)
         elif stopped is not None:
             if (self.now - stopped).total_seconds() >= behaviour.stop_seconds:
-                self._finish(pod, Ending(code=143, reason="Stopped", message="stopped"))
+                summary = behaviour.stop_summary
+                self._finish(pod, Ending(code=143, reason="Stopped", message="stopped", summary=summary))
         elif behaviour.waiting:
             waiting = {"reason": behaviour.waiting, "message": "by the script"}
             status["containerStatuses"] = [{"name": "trainer", "state": {"waiting": waiting}}]
