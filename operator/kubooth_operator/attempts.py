@@ -18,6 +18,7 @@ from kubooth_operator.status import failure_status, hear
 from kubooth_operator.workload import BatchJob, time_of
 
 TAKEN_RETRY_SECONDS = 30  # how often a name that is taken is tried again
+MOST_DELETIONS = 1  # of a batch Job that ran, within one attempt
 
 
 def go_on(now: Present) -> None:
@@ -84,12 +85,17 @@ def _stand_at_the_start(now: Present) -> None:
 
 
 def _without_batch_job(now: Present) -> None:
-    """Not made yet, or deleted by hand: made (again) under the same number once no pod is left."""
+    """Not made yet, or deleted by hand: made again under the same number once no pod is left. Deleted once more, it is
+    no accident (a clean-up policy): that ends the attempt, so that it counts and is paused after."""
     draft = now.draft
     if now.is_suspended:
         ending.end(now, "Suspended")
+    elif draft.time("readyTime") is not None and draft.attempt.get("jobDeletions", 0) >= MOST_DELETIONS:
+        message = "the batch Job was deleted again: something in the cluster keeps deleting it"
+        ending.end_failed(now, Diagnosis(reason="JobDeleted", message=message, kind="Retryable"))
     elif draft.time("readyTime") is not None:
         _stop_clocks(now)
+        draft.attempt["jobDeletions"] = draft.attempt.get("jobDeletions", 0) + 1
         draft.remember(startTime=draft.now)
         message = "the batch Job was deleted and is made again"
         draft.stand("Starting", "JobDeleted", message)

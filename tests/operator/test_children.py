@@ -51,6 +51,17 @@ def test_a_batch_job_deleted_by_hand_is_made_again_under_its_number_when_its_pod
     assert (world.status["attempts"], world.status.get("restarts")) == (1, None)
 
 
+def test_a_batch_job_that_is_deleted_again_and_again_ends_its_attempts() -> None:
+    world = two_nodes(lambda attempt: Behaviour(every=LONG), maxRestarts=1)
+    for _ in range(4):
+        world.run(until=lambda: world.phase == "Running")
+        world.delete(ref_of(world.batch_job()))
+        world.settle()
+    status = world.run_to_the_end()
+    assert (status["attempts"], status["restarts"], status["failure"]["reason"]) == (2, 1, "JobDeleted")
+    assert "something in the cluster keeps deleting it" in status["message"]
+
+
 DAMAGE: list[tuple[str, str, Callable[[Manifest], Any]]] = [
     ("service-selector", "Service", lambda each: each["spec"].update(selector={"app": "other"})),
     ("service-selector-more", "Service", lambda each: each["spec"]["selector"].update(app="other")),

@@ -160,6 +160,9 @@ class AttemptStatus(Observed):
     first_step: Count | None = Field(
         default=None, description="Steps that the newest checkpoint held when it began. Absent where there was none."
     )
+    job_deletions: Count | None = Field(
+        default=None, description="How often its batch Job was deleted by others while it ran. The second time ends it."
+    )
     retry_time: datetime | None = Field(default=None, description="Before this time the next one does not begin.")
 
 
