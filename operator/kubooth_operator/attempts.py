@@ -54,7 +54,7 @@ def follow(now: Present) -> None:
     elif now.is_suspended:
         ending.end(now, "Suspended")
     elif batch_job.is_being_deleted:
-        ending.force_lost_pods(now)
+        _while_batch_job_goes(now, batch_job)
     else:
         _restore(now)
         if batch_job.is_held_back:
@@ -105,6 +105,20 @@ def _without_batch_job(now: Present) -> None:
         ending.force_lost_pods(now)
     elif not (_time_is_up(now) or _has_started_too_late(now)):
         _restore(now)
+
+
+def _while_batch_job_goes(now: Present, batch_job: BatchJob) -> None:
+    """Deleted by others, and somebody's finalizer may hold it for ever: the deadlines run on."""
+    draft, was_ready = now.draft, now.draft.time("readyTime") is not None
+    holders = ", ".join(batch_job.finalizers)
+    message = "the batch Job is being deleted" + (f" and waits for its finalizers: {holders}" if holders else "")
+    draft.stand("Running" if was_ready else "Starting", "JobDeleted", message)
+    if not was_ready:
+        draft.set_condition("PodsReady", False, "JobDeleted", message)
+    ending.force_lost_pods(now)
+    if _time_is_up(now) or (not was_ready and _has_started_too_late(now)):
+        return
+    _check_progress(now)
 
 
 def _restore(now: Present) -> None:
@@ -256,7 +270,7 @@ def _has_started_too_late(now: Present) -> bool:
     if now.draft.now < end:
         now.draft.wake_at(end)
         return False
-    if now.batch_job is None:
+    if now.batch_job is None or now.batch_job.is_being_deleted:
         condition = now.draft.condition("PodsReady") or {}
         reason, detail = condition.get("reason", ""), condition.get("message", "")
     else:

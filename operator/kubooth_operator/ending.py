@@ -170,14 +170,18 @@ def how_it_ended(now: Present) -> str:
 
 def _is_gone(now: Present, *, may_delete: bool) -> bool:
     """Whether no pod runs and no batch Job could make one; sees to it otherwise."""
-    over = now.batch_job is None or now.batch_job.is_failing
+    batch_job = now.batch_job
+    over = batch_job is None or batch_job.is_failing or batch_job.is_being_deleted
     if over and not now.live_pods:
         return True
     if not may_delete:
         now.draft.wake_in(0)
         return False
-    if not over and now.batch_job is not None and not now.batch_job.is_being_deleted:
-        now.draft.delete([children.deletion(now.batch_job.manifest)])
+    if not over and batch_job is not None:
+        now.draft.delete([children.deletion(batch_job.manifest)])
+    elif batch_job is not None and batch_job.is_being_deleted:  # and held by a finalizer: its pods do not follow it
+        left = [pod for pod in now.live_pods if pod.gone_by is None and batch_job.owns(pod)]
+        now.draft.delete([children.deletion(pod.manifest) for pod in left])
     force_lost_pods(now)
     return False
 

@@ -335,6 +335,8 @@ class World:
         if sum(pod["status"]["phase"] == "Succeeded" for pod in own) == job["spec"]["completions"]:
             conditions.append(condition("Complete", self.now))
             return
+        if "deletionTimestamp" in job["metadata"]:
+            return
         wanted = set(range(job["spec"]["parallelism"])) - {index_of(pod) for pod in own}
         for index in sorted(wanted):
             self._create_pod(job, index)
