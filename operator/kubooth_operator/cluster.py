@@ -8,6 +8,8 @@ free), so that two operators at once, or one behind its time, cannot do damage.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import secrets
 from collections.abc import Callable, Mapping
@@ -16,6 +18,7 @@ from typing import Any
 
 from kubooth_operator.announce import event_of
 from kubooth_operator.cache import Cache, Key, job_uid, key_of, owner_of, runtime_name, uid_of, version_of
+from kubooth_operator.children import contains
 from kubooth_operator.client import (
     APPLY_PATCH,
     MERGE_PATCH,
@@ -59,6 +62,7 @@ class Cluster:
         self._may_write = may_write
         self._taken: dict[str, set[Ref]] = {}  # by UID of the job
         self._status_refused: dict[str, datetime] = {}  # by UID of the job: the last time
+        self._in_vain: dict[str, dict[str, tuple[int, str]]] = {}  # by UID of the job: applies that came to nothing
         self._refusals = Refusals()
 
     async def observe(self, key: Key) -> Observed | None:
@@ -98,6 +102,7 @@ class Cluster:
         """Drops what is remembered of a job that is gone."""
         self._taken.pop(uid, None)
         self._status_refused.pop(uid, None)
+        self._in_vain.pop(uid, None)
         self._refusals.forget(uid)
 
     async def _carry_out(self, observed: Observed, plan: Plan) -> bool:
@@ -105,17 +110,19 @@ class Cluster:
         creates = any((each["kind"], each["metadata"]["name"]) not in known for each in plan.apply)
         if (plan.delete or creates) and not await self._is_current(observed.job):
             return True
-        deleted = [await self._delete(deletion, observed) for deletion in plan.delete]
+        wrote = [await self._delete(deletion, observed) for deletion in plan.delete]
         for manifest in plan.apply:
             child = known.get((manifest["kind"], manifest["metadata"]["name"]))
             if child is not None:
-                await self._apply(manifest, uid_of(child))
+                wrote.append(await self._mend(manifest, child, observed.job))
             elif not await self._create(manifest, observed.job):
                 return True  # a plan that knows of it comes first: nothing runs without its neighbours
+            else:
+                wrote.append(True)
         if plan.apply:
             self._refusals.forget(uid_of(observed.job))
         await self._tell(observed.job, plan)
-        return any(deleted) or bool(plan.apply or plan.status)
+        return any(wrote) or bool(plan.status)
 
     async def _runtime(self, job: Manifest) -> Manifest | None:
         """The runtime that a job names. A job that was started has its own snapshot: for it nobody asks the server."""
@@ -207,6 +214,23 @@ class Cluster:
             self._metrics.batch_job_was_created(job)
         _log.debug("created %s %s", kind.kind, name, extra=_about(job))
         return True
+
+    async def _mend(self, manifest: Manifest, child: Manifest, job: Manifest) -> bool:
+        """False where nothing was written. A webhook may undo what is applied; that is not tried again before either
+        side has changed."""
+        in_vain, uid = self._in_vain.setdefault(uid_of(job), {}), uid_of(child)
+        asked = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+        if in_vain.get(uid) == (version_of(child), asked):
+            return False
+        answer = await self._apply(manifest, uid)
+        if contains(answer, manifest):
+            in_vain.pop(uid, None)
+        else:
+            if uid not in in_vain:
+                what = f"{manifest['kind']} {manifest['metadata']['name']}"
+                _log.warning("%s does not become what it should be: a webhook may change it", what, extra=_about(job))
+            in_vain[uid] = (version_of(answer), asked)
+        return version_of(answer) != version_of(child)
 
     async def _apply(self, manifest: Manifest, uid: str) -> Manifest:
         """Server-side apply to the object with this UID, and to no other of its name."""

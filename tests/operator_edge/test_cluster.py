@@ -80,6 +80,33 @@ def test_a_note_of_an_event_fits_in_any_writing() -> None:
     assert set(sent[0]["note"]) == {"犬"}
 
 
+def test_what_a_webhook_undoes_is_not_applied_again_and_again() -> None:
+    """Until the object changes, or what is wanted of it."""
+    stored = {**SERVICE, "metadata": {**SERVICE["metadata"], "uid": "s", "resourceVersion": "3", "labels": {"a": "!"}}}
+    applied: list[Manifest] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        applied.append(await request.json())
+        return web.json_response(stored)
+
+    def wanting(label: str) -> Manifest:
+        return {**SERVICE, "metadata": {**SERVICE["metadata"], "labels": {"a": label}}}
+
+    def at(version: int) -> Observed:
+        child = {**stored, "metadata": {**stored["metadata"], "resourceVersion": str(version)}}
+        return Observed(job=job(), runtime=None, children=(child,), pods=())
+
+    async def act() -> list[tuple[bool, int]]:
+        async with connected(handler) as api:
+            cluster = Cluster(api, Cache(), Metrics("1"), instance="me", may_write=lambda: True)
+            return [
+                (await cluster.carry_out(at(version), Plan(apply=(wanting(label),))), len(applied))
+                for version, label in [(3, "x"), (3, "x"), (3, "y"), (3, "y"), (2, "y"), (3, "y")]
+            ]
+
+    assert asyncio.run(act()) == [(False, 1), (False, 1), (False, 2), (False, 2), (True, 3), (False, 3)]
+
+
 @pytest.mark.parametrize(("code", "is_refused"), [(500, True), (403, True), (409, False)])
 def test_a_status_that_could_not_be_written_is_remembered(code: int, is_refused: bool) -> None:
     """Its trainer's heartbeats are not taken either. A conflict is no such thing."""
