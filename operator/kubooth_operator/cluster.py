@@ -13,6 +13,7 @@ import json
 import logging
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -91,12 +92,15 @@ class Cluster:
         if not self._may_write():
             raise TemporaryError("the lease is not renewed: no writes")
         try:
-            return await self._carry_out(observed, plan)
-        except RefusedError as refusal:
-            self._refusals.hear(uid_of(observed.job), refusal, job=str(key_of(observed.job)))
+            wrote = await self._change(observed, plan)
+        except (RefusedError, TemporaryError):
             if observed.child_refusal:  # the plan was made knowing of it: its status says so
                 await self._tell(observed.job, plan)
             raise
+        if wrote is None:
+            return True
+        await self._tell(observed.job, plan)
+        return wrote or bool(plan.status)
 
     def forget(self, uid: str) -> None:
         """Drops what is remembered of a job that is gone."""
@@ -105,24 +109,28 @@ class Cluster:
         self._in_vain.pop(uid, None)
         self._refusals.forget(uid)
 
-    async def _carry_out(self, observed: Observed, plan: Plan) -> bool:
+    async def _change(self, observed: Observed, plan: Plan) -> bool | None:
+        """Deletions and children: whether anything was written; None where another plan is needed first."""
         known = {(child["kind"], child["metadata"]["name"]): child for child in observed.children}
         creates = any((each["kind"], each["metadata"]["name"]) not in known for each in plan.apply)
         if (plan.delete or creates) and not await self._is_current(observed.job):
-            return True
+            return None
         wrote = [await self._delete(deletion, observed) for deletion in plan.delete]
         for manifest in plan.apply:
             child = known.get((manifest["kind"], manifest["metadata"]["name"]))
-            if child is not None:
-                wrote.append(await self._mend(manifest, child, observed.job))
-            elif not await self._create(manifest, observed.job):
-                return True  # a plan that knows of it comes first: nothing runs without its neighbours
-            else:
-                wrote.append(True)
+            with self._hearing(observed.job, manifest["kind"], manifest["metadata"]["name"], trouble=True):
+                if child is not None:
+                    wrote.append(await self._mend(manifest, child, observed.job))
+                elif not await self._create(manifest, observed.job):
+                    return None  # a plan that knows of it comes first: nothing runs without its neighbours
+                else:
+                    wrote.append(True)
         if plan.apply:
             self._refusals.forget(uid_of(observed.job))
-        await self._tell(observed.job, plan)
-        return any(wrote) or bool(plan.status)
+        return any(wrote)
+
+    def _hearing(self, job: Manifest, kind: str, name: str, *, trouble: bool = False) -> AbstractContextManager[None]:
+        return self._refusals.hearing(uid_of(job), f"{kind} {name}", job=str(key_of(job)), trouble=trouble)
 
     async def _runtime(self, job: Manifest) -> Manifest | None:
         """The runtime that a job names. A job that was started has its own snapshot: for it nobody asks the server."""
@@ -178,7 +186,8 @@ class Cluster:
         key = Key(ref.namespace, ref.name)
         store = self._cache.store_of(kind_of(ref.api_version, ref.kind))
         try:
-            answer = await self._api.delete(_path(ref), options)
+            with self._hearing(observed.job, ref.kind, ref.name):
+                answer = await self._api.delete(_path(ref), options)
         except (NotFoundError, ConflictError):  # gone, and perhaps another one has its name now
             store.remove(key, deletion.uid)
             return True
@@ -265,7 +274,8 @@ class Cluster:
         }
         path = JOB.path(key.namespace, key.name, "status")
         try:
-            answer = await self._api.patch(path, body, MERGE_PATCH, query=_OWN_FIELDS)
+            with self._hearing(job, "status of job", key.name):
+                answer = await self._api.patch(path, body, MERGE_PATCH, query=_OWN_FIELDS)
         except (ConflictError, NotFoundError):
             await self._is_current(job)  # so that the next pass sees what this one did not
             raise

@@ -12,7 +12,7 @@ from api.bad_specs import GOOD_JOB
 from operator_edge.fake_server import connected, not_found
 
 from kubooth_operator.cache import Cache, Key
-from kubooth_operator.client import ApiError
+from kubooth_operator.client import ApiError, TemporaryError
 from kubooth_operator.cluster import Cluster, NotYetError
 from kubooth_operator.handlers import Events
 from kubooth_operator.kinds import JOB
@@ -105,6 +105,39 @@ def test_what_a_webhook_undoes_is_not_applied_again_and_again() -> None:
             ]
 
     assert asyncio.run(act()) == [(False, 1), (False, 1), (False, 2), (False, 2), (True, 3), (False, 3)]
+
+
+def test_a_webhook_that_fails_is_told_in_words_that_stay() -> None:
+    """It answers 500, each time under another number; the status says so, and its words do not change."""
+    told: list[Any] = []
+    numbers = iter(range(100))
+
+    async def handler(request: web.Request) -> web.Response:
+        if request.method == "POST":
+            words = f"failed calling webhook x.example: Post timed out (request {next(numbers)})"
+            return web.json_response({"message": words}, status=500)
+        if request.method == "PATCH":
+            told.append((await request.json())["status"])
+        return web.json_response(job())
+
+    async def act() -> str:
+        async with connected(handler) as api:
+            cache = Cache()
+            cache.jobs.put(job())
+            cluster = Cluster(api, cache, Metrics("1"), instance="me", may_write=lambda: True)
+            refusal = ""
+            for times in range(4):
+                assert (refusal != "") == (times >= 3)
+                observed = Observed(job=job(), runtime=None, children=(), pods=(), child_refusal=refusal)
+                with pytest.raises(TemporaryError):
+                    await cluster.carry_out(observed, Plan(apply=(SERVICE,), status={"message": refusal}))
+                seen = await cluster.observe(Key("ns", "rex"))
+                refusal = seen.child_refusal if seen is not None else ""
+            return refusal
+
+    words = "failed calling webhook x.example: Post timed out (request 0)"
+    assert asyncio.run(act()) == words
+    assert told == [{"message": words}]
 
 
 @pytest.mark.parametrize(("code", "is_refused"), [(500, True), (403, True), (409, False)])
