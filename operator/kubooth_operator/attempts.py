@@ -18,6 +18,7 @@ from kubooth_operator.status import failure_status, hear
 from kubooth_operator.workload import BatchJob, time_of
 
 TAKEN_RETRY_SECONDS = 30  # how often a name that is taken is tried again
+MOST_DELETIONS = 1  # of a batch Job that ran, within one attempt
 
 
 def go_on(now: Present) -> None:
@@ -53,7 +54,7 @@ def follow(now: Present) -> None:
     elif now.is_suspended:
         ending.end(now, "Suspended")
     elif batch_job.is_being_deleted:
-        ending.force_lost_pods(now)
+        _while_batch_job_goes(now, batch_job)
     else:
         _restore(now)
         if batch_job.is_held_back:
@@ -66,7 +67,8 @@ def _begin(now: Present, number: int) -> None:
     draft = now.draft
     disruptions = draft.attempt.get("earlyDisruptions") if draft.attempt.get("outcome") == "Disrupted" else None
     draft.status["attempts"] = number
-    draft.status["attempt"] = {"number": number} | ({"earlyDisruptions": disruptions} if disruptions else {})
+    remembered = {"firstStep": ending.saved_step(draft), "earlyDisruptions": disruptions}
+    draft.status["attempt"] = {"number": number} | {name: value for name, value in remembered.items() if value}
     if not now.job.spec.queue_name:  # a queue starts the clock when it lets the batch Job go
         draft.remember(startTime=draft.now)
     draft.status.setdefault("startTime", timestamp(draft.now))
@@ -83,12 +85,17 @@ def _stand_at_the_start(now: Present) -> None:
 
 
 def _without_batch_job(now: Present) -> None:
-    """Not made yet, or deleted by hand: made (again) under the same number once no pod is left."""
+    """Not made yet, or deleted by hand: made again under the same number once no pod is left. Deleted once more, it is
+    no accident (a clean-up policy): that ends the attempt, so that it counts and is paused after."""
     draft = now.draft
     if now.is_suspended:
         ending.end(now, "Suspended")
+    elif draft.time("readyTime") is not None and draft.attempt.get("jobDeletions", 0) >= MOST_DELETIONS:
+        message = "the batch Job was deleted again: something in the cluster keeps deleting it"
+        ending.end_failed(now, Diagnosis(reason="JobDeleted", message=message, kind="Retryable"))
     elif draft.time("readyTime") is not None:
         _stop_clocks(now)
+        draft.attempt["jobDeletions"] = draft.attempt.get("jobDeletions", 0) + 1
         draft.remember(startTime=draft.now)
         message = "the batch Job was deleted and is made again"
         draft.stand("Starting", "JobDeleted", message)
@@ -98,6 +105,20 @@ def _without_batch_job(now: Present) -> None:
         ending.force_lost_pods(now)
     elif not (_time_is_up(now) or _has_started_too_late(now)):
         _restore(now)
+
+
+def _while_batch_job_goes(now: Present, batch_job: BatchJob) -> None:
+    """Deleted by others, and somebody's finalizer may hold it for ever: the deadlines run on."""
+    draft, was_ready = now.draft, now.draft.time("readyTime") is not None
+    holders = ", ".join(batch_job.finalizers)
+    message = "the batch Job is being deleted" + (f" and waits for its finalizers: {holders}" if holders else "")
+    draft.stand("Running" if was_ready else "Starting", "JobDeleted", message)
+    if not was_ready:
+        draft.set_condition("PodsReady", False, "JobDeleted", message)
+    ending.force_lost_pods(now)
+    if _time_is_up(now) or (not was_ready and _has_started_too_late(now)):
+        return
+    _check_progress(now)
 
 
 def _restore(now: Present) -> None:
@@ -249,7 +270,7 @@ def _has_started_too_late(now: Present) -> bool:
     if now.draft.now < end:
         now.draft.wake_at(end)
         return False
-    if now.batch_job is None:
+    if now.batch_job is None or now.batch_job.is_being_deleted:
         condition = now.draft.condition("PodsReady") or {}
         reason, detail = condition.get("reason", ""), condition.get("message", "")
     else:
@@ -266,9 +287,8 @@ def _check_progress(now: Present) -> None:
     if ready is None or limit is None:
         return
     heartbeat = time_of(draft.status.get("progress", {}).get("updatedAt"))
-    end = deadlines.progress_deadline(
-        ready=ready, heartbeat=heartbeat, reachable_since=now.clock.reachable_since, seconds=limit
-    )
+    unheard_until = max(now.clock.reachable_since, now.observed.status_refused_at or now.clock.reachable_since)
+    end = deadlines.progress_deadline(ready=ready, heartbeat=heartbeat, unheard_until=unheard_until, seconds=limit)
     if draft.now < end:
         draft.wake_at(end)
         return

@@ -8,14 +8,18 @@ free), so that two operators at once, or one behind its time, cannot do damage.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
 
 from kubooth_operator.announce import event_of
 from kubooth_operator.cache import Cache, Key, job_uid, key_of, owner_of, runtime_name, uid_of, version_of
+from kubooth_operator.children import contains
 from kubooth_operator.client import (
     APPLY_PATCH,
     MERGE_PATCH,
@@ -58,6 +62,8 @@ class Cluster:
         self._instance = instance
         self._may_write = may_write
         self._taken: dict[str, set[Ref]] = {}  # by UID of the job
+        self._status_refused: dict[str, datetime] = {}  # by UID of the job: the last time
+        self._in_vain: dict[str, dict[str, tuple[int, str]]] = {}  # by UID of the job: applies that came to nothing
         self._refusals = Refusals()
 
     async def observe(self, key: Key) -> Observed | None:
@@ -75,6 +81,7 @@ class Cluster:
             taken=await self._still_taken(uid),
             child_refusal=self._refusals.told(uid),
             pod_refusal=await pod_refusal(self._api, job, children, pods),
+            status_refused_at=self._status_refused.get(uid),
         )
 
     async def carry_out(self, observed: Observed, plan: Plan) -> bool:
@@ -85,34 +92,45 @@ class Cluster:
         if not self._may_write():
             raise TemporaryError("the lease is not renewed: no writes")
         try:
-            return await self._carry_out(observed, plan)
-        except RefusedError as refusal:
-            self._refusals.hear(uid_of(observed.job), refusal, job=str(key_of(observed.job)))
+            wrote = await self._change(observed, plan)
+        except (RefusedError, TemporaryError):
             if observed.child_refusal:  # the plan was made knowing of it: its status says so
                 await self._tell(observed.job, plan)
             raise
+        if wrote is None:
+            return True
+        await self._tell(observed.job, plan)
+        return wrote or bool(plan.status)
 
     def forget(self, uid: str) -> None:
         """Drops what is remembered of a job that is gone."""
         self._taken.pop(uid, None)
+        self._status_refused.pop(uid, None)
+        self._in_vain.pop(uid, None)
         self._refusals.forget(uid)
 
-    async def _carry_out(self, observed: Observed, plan: Plan) -> bool:
+    async def _change(self, observed: Observed, plan: Plan) -> bool | None:
+        """Deletions and children: whether anything was written; None where another plan is needed first."""
         known = {(child["kind"], child["metadata"]["name"]): child for child in observed.children}
         creates = any((each["kind"], each["metadata"]["name"]) not in known for each in plan.apply)
         if (plan.delete or creates) and not await self._is_current(observed.job):
-            return True
-        deleted = [await self._delete(deletion, observed) for deletion in plan.delete]
+            return None
+        wrote = [await self._delete(deletion, observed) for deletion in plan.delete]
         for manifest in plan.apply:
             child = known.get((manifest["kind"], manifest["metadata"]["name"]))
-            if child is not None:
-                await self._apply(manifest, uid_of(child))
-            elif not await self._create(manifest, observed.job):
-                return True  # a plan that knows of it comes first: nothing runs without its neighbours
+            with self._hearing(observed.job, manifest["kind"], manifest["metadata"]["name"], trouble=True):
+                if child is not None:
+                    wrote.append(await self._mend(manifest, child, observed.job))
+                elif not await self._create(manifest, observed.job):
+                    return None  # a plan that knows of it comes first: nothing runs without its neighbours
+                else:
+                    wrote.append(True)
         if plan.apply:
             self._refusals.forget(uid_of(observed.job))
-        await self._tell(observed.job, plan)
-        return any(deleted) or bool(plan.apply or plan.status)
+        return any(wrote)
+
+    def _hearing(self, job: Manifest, kind: str, name: str, *, trouble: bool = False) -> AbstractContextManager[None]:
+        return self._refusals.hearing(uid_of(job), f"{kind} {name}", job=str(key_of(job)), trouble=trouble)
 
     async def _runtime(self, job: Manifest) -> Manifest | None:
         """The runtime that a job names. A job that was started has its own snapshot: for it nobody asks the server."""
@@ -168,7 +186,8 @@ class Cluster:
         key = Key(ref.namespace, ref.name)
         store = self._cache.store_of(kind_of(ref.api_version, ref.kind))
         try:
-            answer = await self._api.delete(_path(ref), options)
+            with self._hearing(observed.job, ref.kind, ref.name):
+                answer = await self._api.delete(_path(ref), options)
         except (NotFoundError, ConflictError):  # gone, and perhaps another one has its name now
             store.remove(key, deletion.uid)
             return True
@@ -205,6 +224,23 @@ class Cluster:
         _log.debug("created %s %s", kind.kind, name, extra=_about(job))
         return True
 
+    async def _mend(self, manifest: Manifest, child: Manifest, job: Manifest) -> bool:
+        """False where nothing was written. A webhook may undo what is applied; that is not tried again before either
+        side has changed."""
+        in_vain, uid = self._in_vain.setdefault(uid_of(job), {}), uid_of(child)
+        asked = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+        if in_vain.get(uid) == (version_of(child), asked):
+            return False
+        answer = await self._apply(manifest, uid)
+        if contains(answer, manifest):
+            in_vain.pop(uid, None)
+        else:
+            if uid not in in_vain:
+                what = f"{manifest['kind']} {manifest['metadata']['name']}"
+                _log.warning("%s does not become what it should be: a webhook may change it", what, extra=_about(job))
+            in_vain[uid] = (version_of(answer), asked)
+        return version_of(answer) != version_of(child)
+
     async def _apply(self, manifest: Manifest, uid: str) -> Manifest:
         """Server-side apply to the object with this UID, and to no other of its name."""
         kind = kind_of(manifest["apiVersion"], manifest["kind"])
@@ -238,9 +274,13 @@ class Cluster:
         }
         path = JOB.path(key.namespace, key.name, "status")
         try:
-            answer = await self._api.patch(path, body, MERGE_PATCH, query=_OWN_FIELDS)
+            with self._hearing(job, "status of job", key.name):
+                answer = await self._api.patch(path, body, MERGE_PATCH, query=_OWN_FIELDS)
         except (ConflictError, NotFoundError):
             await self._is_current(job)  # so that the next pass sees what this one did not
+            raise
+        except ApiError:  # its trainer fares no better: a webhook on this status, say
+            self._status_refused[uid_of(job)] = datetime.now(UTC)
             raise
         self._cache.jobs.put(answer)
         _log_transition(job, answer)

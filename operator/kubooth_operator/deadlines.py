@@ -14,12 +14,11 @@ PROGRESS_SLACK_SECONDS = 30  # the ranks' own watchdog comes first: it leaves th
 FORCE_SLACK_SECONDS = 10  # for a kubelet that is slow to say that a pod has ended
 JUDGE_SECONDS = 10  # how long the first failed pod waits for its neighbours' last words
 EXPLAIN_SECONDS = 60  # a pod that cannot start for this long shows why
-HEADWAY_SECONDS = 600  # an attempt whose pods ran for this long before a disruption was worth starting
 MISSING_SECONDS = 10  # a pod that is not created for this long shows why
 
 
 def backoff_seconds(restart: int) -> int:
-    """The pause before counted restart 1, 2, ..., or after so many early disruptions: none the first time."""
+    """The pause before counted restart 1, 2, ..., or after so many disruptions without headway: none the first time."""
     return BACKOFF_SECONDS[min(restart, len(BACKOFF_SECONDS)) - 1] if restart > 0 else 0
 
 
@@ -36,10 +35,10 @@ def startup_deadline(start: datetime, seconds: int) -> datetime:
 
 
 def progress_deadline(
-    *, ready: datetime, heartbeat: datetime | None, reachable_since: datetime, seconds: int
+    *, ready: datetime, heartbeat: datetime | None, unheard_until: datetime, seconds: int
 ) -> datetime:
-    """By when the trainer must report progress. While the API could not be reached nobody could report."""
-    last = max(ready, reachable_since, heartbeat or ready)
+    """By when the trainer must report progress; until `unheard_until` no report would have been taken."""
+    last = max(ready, unheard_until, heartbeat or ready)
     return last + timedelta(seconds=seconds + PROGRESS_SLACK_SECONDS)
 
 

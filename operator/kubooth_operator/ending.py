@@ -12,7 +12,7 @@ from datetime import timedelta
 from kubooth_operator import children, deadlines
 from kubooth_operator.api.status import Outcome
 from kubooth_operator.diagnose import Diagnosis
-from kubooth_operator.draft import MAX_MESSAGE, timestamp
+from kubooth_operator.draft import MAX_MESSAGE, Draft, timestamp
 from kubooth_operator.present import Present
 from kubooth_operator.status import close, failure_status, held_seconds
 
@@ -23,7 +23,6 @@ def end_failed(now: Present, diagnosis: Diagnosis, *, spread: bool = False) -> N
     restarts = draft.status.get("restarts", 0)
     draft.status["failure"] = failure_status(diagnosis)
     if diagnosis.kind == "Disruption":
-        _pause_before_more(now)
         end(now, "Disrupted")
     elif diagnosis.kind == "Permanent":
         end(now, "Failed")
@@ -40,18 +39,6 @@ def end_failed(now: Present, diagnosis: Diagnosis, *, spread: bool = False) -> N
         if pause:
             draft.remember(retryTime=draft.now + timedelta(seconds=pause))
         end(now, "Retry")
-
-
-def _pause_before_more(now: Present) -> None:
-    """Disruptions are never counted, but where one follows another before the pods got anywhere (a node that evicts
-    what it is given), the next attempt waits, longer each time."""
-    draft, ready = now.draft, now.draft.time("readyTime")
-    lasted = ready is not None and draft.now - ready >= timedelta(seconds=deadlines.HEADWAY_SECONDS)
-    early = 0 if lasted else draft.attempt.get("earlyDisruptions", 0) + 1
-    draft.attempt["earlyDisruptions"] = early
-    pause = deadlines.backoff_seconds(early)
-    if pause:
-        draft.remember(retryTime=draft.now + timedelta(seconds=pause))
 
 
 def end(now: Present, outcome: Outcome) -> None:
@@ -78,10 +65,31 @@ def release(now: Present, *, may_delete: bool) -> bool:
     if "goneTime" not in draft.attempt:
         count_devices(now)
         draft.remember(goneTime=draft.now)
+        if outcome == "Disrupted":
+            _pause_before_more(now)
     if outcome == "Failed":
         fail(now)
         return False
     return True
+
+
+def _pause_before_more(now: Present) -> None:
+    """Disruptions are never counted, but where one follows another and nothing was saved between them (a node that
+    evicts what it is given, a trainer that fills every node's disk), the next attempt waits, longer each time. Decided
+    when the pods are gone: what they saved on the way out counts."""
+    draft, end_time = now.draft, now.draft.time("endTime")
+    assert end_time is not None
+    early = 0 if saved_step(draft) > draft.attempt.get("firstStep", 0) else draft.attempt.get("earlyDisruptions", 0) + 1
+    draft.attempt["earlyDisruptions"] = early
+    pause = deadlines.backoff_seconds(early)
+    if pause:
+        draft.remember(retryTime=end_time + timedelta(seconds=pause))
+
+
+def saved_step(draft: Draft) -> int:
+    """The steps that the newest checkpoint holds."""
+    step: int = draft.status.get("checkpoint", {}).get("step", 0)
+    return step
 
 
 def succeed(now: Present) -> None:
@@ -162,14 +170,18 @@ def how_it_ended(now: Present) -> str:
 
 def _is_gone(now: Present, *, may_delete: bool) -> bool:
     """Whether no pod runs and no batch Job could make one; sees to it otherwise."""
-    over = now.batch_job is None or now.batch_job.is_failing
+    batch_job = now.batch_job
+    over = batch_job is None or batch_job.is_failing or batch_job.is_being_deleted
     if over and not now.live_pods:
         return True
     if not may_delete:
         now.draft.wake_in(0)
         return False
-    if not over and now.batch_job is not None and not now.batch_job.is_being_deleted:
-        now.draft.delete([children.deletion(now.batch_job.manifest)])
+    if not over and batch_job is not None:
+        now.draft.delete([children.deletion(batch_job.manifest)])
+    elif batch_job is not None and batch_job.is_being_deleted:  # and held by a finalizer: its pods do not follow it
+        left = [pod for pod in now.live_pods if pod.gone_by is None and batch_job.owns(pod)]
+        now.draft.delete([children.deletion(pod.manifest) for pod in left])
     force_lost_pods(now)
     return False
 

@@ -97,7 +97,7 @@ class Lease:
         except ApiError as error:
             _log.debug("lease: %s", error)
             return False
-        self._renewed = started
+        self._has_renewed(started)
         return True
 
     async def _create(self, started: float) -> bool:
@@ -106,8 +106,12 @@ class Lease:
         except ApiError as error:
             _log.debug("lease: %s", error)
             return False
-        self._renewed = started
+        self._has_renewed(started)
         return True
+
+    def _has_renewed(self, started: float) -> None:
+        self._api.reach.took_a_write()
+        self._renewed = started
 
     async def _look(self) -> None:
         try:

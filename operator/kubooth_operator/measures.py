@@ -31,7 +31,7 @@ _FAILURES = """
     OutOfMemory
     DeviceOutOfMemory DiskFull StorageUnavailable RendezvousTimeout PeerLost Stalled StartupDeadlineExceeded
     Unschedulable ImagePull PodsNotCreated NameTaken Refused PodRejected TrainerCrashed Stopped Evicted Preempted
-    NodeLost
+    NodeLost JobDeleted
 """
 FAILURES: Final = frozenset(_FAILURES.split())
 REASONS: Final = frozenset((_REFUSALS + _WAITS + _FAILURES).split())

@@ -35,6 +35,7 @@ class Observed:
     taken: tuple[Ref, ...] = ()  # names of children that objects which are not ours occupy
     child_refusal: str = ""  # what it has against a child, such as a quota or a policy of the cluster
     pod_refusal: str = ""  # what it has against the pods of the newest attempt
+    status_refused_at: datetime | None = None  # when the job's status could last not be written, for whatever reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ class Clock:
     """Time, as a value. Both are aware of their zone."""
 
     now: datetime
-    reachable_since: datetime  # since when the API server has answered without a break
+    reachable_since: datetime  # since when the API server has answered, and taken writes, without a break
 
 
 @dataclass(frozen=True, kw_only=True)

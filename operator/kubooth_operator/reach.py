@@ -1,4 +1,5 @@
-"""Whether the API server answers: `client` tells, `attempts` (by its clock), probes and `main` ask.
+"""Whether the API server answers and takes writes: `client` and `leader` tell, `attempts` (by its clock), probes and
+`main` ask.
 
 No job may be judged to be stalled by a heartbeat that could not arrive.
 """
@@ -11,18 +12,22 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 SILENCE_SECONDS: Final = 10.0
-"""With no answer for this long, the API server counts as having been out of reach."""
+"""With no answer for this long, or no write taken, the API server counts as having been out of reach."""
 _SAY_AFTER_SECONDS = 2.0
 
 _log = logging.getLogger(__name__)
 
 
 class Reach:
-    """Whether the API server answers, and since when without a break. Says an outage once."""
+    """Whether the API server answers, and since when without a break. Says an outage once.
+
+    Answers to reads are not enough: a full etcd goes on giving them while no heartbeat is taken.
+    """
 
     def __init__(self) -> None:
         self.since = datetime.now(UTC)
         self._last = time.monotonic()
+        self._last_write = float("-inf")
         self._out = False
 
     @property
@@ -39,6 +44,13 @@ class Reach:
         if self._out:
             self._out = False
             _log.info("the API server answers again after %.0f s", silent)
+
+    def took_a_write(self) -> None:
+        """To be called at writes that are repeated steadily: the Lease's, every two seconds."""
+        now = time.monotonic()
+        if now - self._last_write > SILENCE_SECONDS:
+            self.since = datetime.now(UTC)
+        self._last_write = now
 
     def failed(self, error: Exception) -> None:
         """To be called when a request got no answer."""

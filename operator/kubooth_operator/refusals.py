@@ -1,24 +1,27 @@
 """What the API server has against a job's children and pods: remembered, or looked up. Used by `cluster`.
 
-A refused child is the operator's own request: the answer says why. Pods are made by the Job controller, whose last
+A refused child is the operator's own request: the answer says why. So does a failing webhook, with a 500. Pods are made by the Job controller, whose last
 word on them is an Event.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from kubooth_operator.children import find_job
-from kubooth_operator.client import Api, ApiError, RefusedError
+from kubooth_operator.client import Api, ApiError, RefusedError, TemporaryError
 from kubooth_operator.deadlines import MISSING_SECONDS
 from kubooth_operator.kinds import EVENT
 from kubooth_operator.plan import Manifest
 from kubooth_operator.workload import BatchJob, Pod, time_of
 
 _TIMES_TO_SAY = 3
+_CHANGING = re.compile(r"\S*\d\S*")  # what has a digit in it: times, addresses, names of requests
 _log = logging.getLogger(__name__)
 
 
@@ -26,21 +29,37 @@ class Refusals:
     """By UID of the job: the last refusal, and how often in a row it was heard."""
 
     def __init__(self) -> None:
-        self._heard: dict[str, tuple[str, int]] = {}
+        self._heard: dict[str, tuple[tuple[str, int], str, int]] = {}
 
-    def hear(self, uid: str, refusal: RefusedError, *, job: str) -> None:
-        """Takes note; what repeats itself is logged once."""
-        message = str(refusal)
-        last, times = self._heard.get(uid, ("", 0))
-        times = times + 1 if last == message else 1
-        self._heard[uid] = (message, times)
-        if times == _TIMES_TO_SAY:
-            _log.warning("the API server refuses: %s", message, extra={"job": job})
+    @contextlib.contextmanager
+    def hearing(self, uid: str, what: str, *, job: str, trouble: bool = False) -> Iterator[None]:
+        """Around a write to `what`; `trouble`: what goes wrong on the server's side is heard too."""
+        try:
+            yield
+        except RefusedError as error:
+            self._hear(uid, what, error, job)
+            raise
+        except TemporaryError as error:
+            if trouble and error.status >= 500:
+                self._hear(uid, what, error, job)
+            raise
+
+    def _hear(self, uid: str, what: str, error: ApiError, job: str) -> None:
+        """Takes note; what repeats itself is logged once, and keeps its words where only numbers in it change."""
+        message, key = str(error), (what, error.status)
+        last, before, times = self._heard.get(uid, (("", 0), "", 0))
+        if last != key:
+            times = 0
+        elif _CHANGING.sub("", before) == _CHANGING.sub("", message):
+            message = before
+        self._heard[uid] = (key, message, times + 1)
+        if times + 1 == _TIMES_TO_SAY:
+            _log.warning("the API server refuses %s: %s", what, message, extra={"job": job})
 
     def told(self, uid: str) -> str:
         """The refusal that stands; not at the first time, since a server that starts may refuse what it has not read
         the roles for."""
-        message, times = self._heard.get(uid, ("", 0))
+        _, message, times = self._heard.get(uid, (("", 0), "", 0))
         return message if times >= _TIMES_TO_SAY else ""
 
     def forget(self, uid: str) -> None:

@@ -153,6 +153,16 @@ class BatchJob:
     def is_being_deleted(self) -> bool:
         return "deletionTimestamp" in self.manifest["metadata"]
 
+    def owns(self, pod: Pod) -> bool:
+        """Whether it made the pod."""
+        owners = pod.manifest["metadata"].get("ownerReferences") or ()
+        return any(owner.get("uid") == self.manifest["metadata"]["uid"] for owner in owners)
+
+    @property
+    def finalizers(self) -> tuple[str, ...]:
+        """What others want to do before it goes."""
+        return tuple(self.manifest["metadata"].get("finalizers") or ())
+
     @property
     def is_held_back(self) -> bool:
         """A queue (Kueue) keeps it from starting, or stopped it: we never suspend a batch Job ourselves."""

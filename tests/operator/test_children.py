@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import pytest
@@ -49,6 +50,41 @@ def test_a_batch_job_deleted_by_hand_is_made_again_under_its_number_when_its_pod
     world.run(120, until=lambda: world.phase == "Running")
     assert world.batch_job()["metadata"]["uid"] != old["metadata"]["uid"]
     assert (world.status["attempts"], world.status.get("restarts")) == (1, None)
+
+
+def test_a_batch_job_that_is_deleted_again_and_again_ends_its_attempts() -> None:
+    world = two_nodes(lambda attempt: Behaviour(every=LONG), maxRestarts=1)
+    for _ in range(4):
+        world.run(until=lambda: world.phase == "Running")
+        world.delete(ref_of(world.batch_job()))
+        world.settle()
+    status = world.run_to_the_end()
+    assert (status["attempts"], status["restarts"], status["failure"]["reason"]) == (2, 1, "JobDeleted")
+    assert "something in the cluster keeps deleting it" in status["message"]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "policy", "reason"),
+    [
+        (Behaviour(every=LONG, beats=False), {"progressDeadlineSeconds": 60}, "Stalled"),
+        (Behaviour(every=LONG, start_after=inf), {"startupDeadlineSeconds": 60}, "JobDeleted"),
+        (Behaviour(every=LONG), {"activeDeadlineSeconds": 60}, "DeadlineExceeded"),
+    ],
+    ids=["progress", "startup", "active"],
+)
+def test_deadlines_run_on_while_a_finalizer_holds_a_batch_job_that_was_deleted(
+    behaviour: Behaviour, policy: dict[str, Any], reason: str
+) -> None:
+    world = two_nodes(lambda attempt: behaviour if attempt == 1 else Behaviour(), **policy)
+    world.run(5)
+    held = world.batch_job()["metadata"]
+    held |= {"deletionTimestamp": "2026-01-31T12:00:10Z", "finalizers": ["example.com/keep"]}
+    world.settle()
+    assert world.status["reason"] == "JobDeleted"
+    assert world.status["message"] == "the batch Job is being deleted and waits for its finalizers: example.com/keep"
+    world.run(120, until=lambda: "endTime" in world.status["attempt"])
+    assert world.status["failure"]["reason"] == reason
+    assert world.run_to_the_end()["attempts"] == (1 if reason == "DeadlineExceeded" else 2)
 
 
 DAMAGE: list[tuple[str, str, Callable[[Manifest], Any]]] = [

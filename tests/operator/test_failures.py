@@ -79,29 +79,43 @@ def test_a_failure_that_no_retry_mends_ends_the_job_at_once() -> None:
 
 def test_disruptions_restart_at_once_and_do_not_count() -> None:
     world = two_nodes(lambda attempt: Behaviour(every=Ending(after=900)), maxRestarts=0)
-    evict_again_and_again(world, times=5, after=600)
+    evict_again_and_again(world, times=5, saves=True)
     status = world.run_to_the_end()
     assert (status["phase"], status["attempts"], status.get("restarts")) == ("Succeeded", 6, None)
     assert reasons(world).count("Evicted") == 5
     assert pauses_between_attempts(world) == [0, 0, 0, 0, 0]
 
 
-def test_between_disruptions_that_let_nothing_run_the_pauses_grow() -> None:
+def test_between_disruptions_that_let_nothing_be_saved_the_pauses_grow() -> None:
     world = two_nodes(lambda attempt: Behaviour(every=Ending(after=900)), maxRestarts=0)
-    evict_again_and_again(world, times=8, after=0)
-    evict_again_and_again(world, times=2, after=600)
-    evict_again_and_again(world, times=2, after=590)
+    evict_again_and_again(world, times=8, saves=False)
+    evict_again_and_again(world, times=2, saves=True)
+    evict_again_and_again(world, times=2, saves=False)
     status = world.run_to_the_end()
     assert (status["phase"], status.get("restarts")) == ("Succeeded", None)
     assert pauses_between_attempts(world) == [0, 10, 20, 40, 80, 160, 300, 300, 0, 0, 0, 10]
 
 
-def evict_again_and_again(world: World, *, times: int, after: float) -> None:
-    """Evicts a pod of each of the next attempts when all its pods have been ready for so many seconds."""
+def test_a_checkpoint_that_is_saved_on_the_way_out_is_headway() -> None:
+    def script(attempt: int) -> Behaviour:
+        saved = {"checkpoint": {"uri": "s3://b/c", "step": 10 * attempt}}
+        return Behaviour(every=Ending(after=900), stop_summary=saved, lingers=True)
+
+    world = two_nodes(script, maxRestarts=0)
+    evict_again_and_again(world, times=3, saves=False)
+    assert world.run_to_the_end()["phase"] == "Succeeded"
+    assert pauses_between_attempts(world) == [0, 0, 0]
+
+
+def evict_again_and_again(world: World, *, times: int, saves: bool) -> None:
+    """Evicts a pod of each of the next attempts when it has run for more than ten minutes; `saves`: and has saved."""
     for _ in range(times):
         before = world.status.get("attempts", 0) if "endTime" in world.status.get("attempt", {}) else None
         world.run(until=lambda ended=before: world.phase == "Running" and world.status.get("attempts") != ended)
-        world.run(after)
+        world.run(620)
+        if saves and world.job is not None:
+            step = world.status.get("checkpoint", {}).get("step", 0) + 10
+            world.job["status"]["checkpoint"] = {"uri": "s3://b/c", "step": step}
         world.evict(world.pod(1))
         world.run(until=lambda: "endTime" in world.status["attempt"])
 
@@ -291,10 +305,11 @@ def test_heartbeats_put_the_progress_deadline_off() -> None:
     assert world.run_to_the_end()["attempts"] == 1
 
 
-def test_while_the_api_was_away_nobody_could_report_progress() -> None:
+@pytest.mark.parametrize("known_by", ["reachable_since", "status_refused_at"])
+def test_while_the_api_took_no_reports_nobody_could_report_progress(known_by: str) -> None:
     world = running(two_nodes(lambda attempt: Behaviour(every=LONG, beats=False), progressDeadlineSeconds=60))
     world.now += timedelta(seconds=600)
-    world.reachable_since = world.now
+    setattr(world, known_by, world.now)
     world.run(85)
     assert world.phase == "Running"
     world.run(10)

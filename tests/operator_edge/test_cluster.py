@@ -12,6 +12,7 @@ from api.bad_specs import GOOD_JOB
 from operator_edge.fake_server import connected, not_found
 
 from kubooth_operator.cache import Cache, Key
+from kubooth_operator.client import ApiError, TemporaryError
 from kubooth_operator.cluster import Cluster, NotYetError
 from kubooth_operator.handlers import Events
 from kubooth_operator.kinds import JOB
@@ -77,6 +78,89 @@ def test_a_note_of_an_event_fits_in_any_writing() -> None:
     _, sent = carry_out(Plan(announce=(Announcement(type="Warning", reason="BadSubject", message="犬" * 1000),)))
     assert len(sent[0]["note"].encode()) == 1023
     assert set(sent[0]["note"]) == {"犬"}
+
+
+def test_what_a_webhook_undoes_is_not_applied_again_and_again() -> None:
+    """Until the object changes, or what is wanted of it."""
+    stored = {**SERVICE, "metadata": {**SERVICE["metadata"], "uid": "s", "resourceVersion": "3", "labels": {"a": "!"}}}
+    applied: list[Manifest] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        applied.append(await request.json())
+        return web.json_response(stored)
+
+    def wanting(label: str) -> Manifest:
+        return {**SERVICE, "metadata": {**SERVICE["metadata"], "labels": {"a": label}}}
+
+    def at(version: int) -> Observed:
+        child = {**stored, "metadata": {**stored["metadata"], "resourceVersion": str(version)}}
+        return Observed(job=job(), runtime=None, children=(child,), pods=())
+
+    async def act() -> list[tuple[bool, int]]:
+        async with connected(handler) as api:
+            cluster = Cluster(api, Cache(), Metrics("1"), instance="me", may_write=lambda: True)
+            return [
+                (await cluster.carry_out(at(version), Plan(apply=(wanting(label),))), len(applied))
+                for version, label in [(3, "x"), (3, "x"), (3, "y"), (3, "y"), (2, "y"), (3, "y")]
+            ]
+
+    assert asyncio.run(act()) == [(False, 1), (False, 1), (False, 2), (False, 2), (True, 3), (False, 3)]
+
+
+def test_a_webhook_that_fails_is_told_in_words_that_stay() -> None:
+    """It answers 500, each time under another number; the status says so, and its words do not change."""
+    told: list[Any] = []
+    numbers = iter(range(100))
+
+    async def handler(request: web.Request) -> web.Response:
+        if request.method == "POST":
+            words = f"failed calling webhook x.example: Post timed out (request {next(numbers)})"
+            return web.json_response({"message": words}, status=500)
+        if request.method == "PATCH":
+            told.append((await request.json())["status"])
+        return web.json_response(job())
+
+    async def act() -> str:
+        async with connected(handler) as api:
+            cache = Cache()
+            cache.jobs.put(job())
+            cluster = Cluster(api, cache, Metrics("1"), instance="me", may_write=lambda: True)
+            refusal = ""
+            for times in range(4):
+                assert (refusal != "") == (times >= 3)
+                observed = Observed(job=job(), runtime=None, children=(), pods=(), child_refusal=refusal)
+                with pytest.raises(TemporaryError):
+                    await cluster.carry_out(observed, Plan(apply=(SERVICE,), status={"message": refusal}))
+                seen = await cluster.observe(Key("ns", "rex"))
+                refusal = seen.child_refusal if seen is not None else ""
+            return refusal
+
+    words = "failed calling webhook x.example: Post timed out (request 0)"
+    assert asyncio.run(act()) == words
+    assert told == [{"message": words}]
+
+
+@pytest.mark.parametrize(("code", "is_refused"), [(500, True), (403, True), (409, False)])
+def test_a_status_that_could_not_be_written_is_remembered(code: int, is_refused: bool) -> None:
+    """Its trainer's heartbeats are not taken either. A conflict is no such thing."""
+
+    async def handler(request: web.Request) -> web.Response:
+        if request.method == "PATCH":
+            return web.json_response({"message": "failed calling webhook"}, status=code)
+        return web.json_response(job())
+
+    async def act() -> Observed | None:
+        async with connected(handler) as api:
+            cache = Cache()
+            cache.jobs.put(job())
+            cluster = Cluster(api, cache, Metrics("1"), instance="me", may_write=lambda: True)
+            observed = Observed(job=job(), runtime=None, children=(), pods=())
+            with pytest.raises(ApiError):
+                await cluster.carry_out(observed, Plan(status={"phase": "Running"}))
+            return await cluster.observe(Key("ns", "rex"))
+
+    seen = asyncio.run(act())
+    assert seen is not None and (seen.status_refused_at is not None) == is_refused
 
 
 def gone_by_event(events: Events, cache: Cache) -> None:

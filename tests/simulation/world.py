@@ -51,6 +51,7 @@ class Behaviour:
     beats: bool = True  # rank 0 reports progress
     stop_seconds: float = 3  # from SIGTERM to the end
     lingers: bool = False  # whether a stopped pod is still seen when it has ended
+    stop_summary: dict[str, Any] | None = None  # what a stopped pod has to say
 
 
 class World:
@@ -66,6 +67,7 @@ class World:
     ) -> None:
         self.now = START
         self.reachable_since = START
+        self.status_refused_at: datetime | None = None
         self._versions = itertools.count(1)
         self._uids = itertools.count(1)
         self.script = script
@@ -99,6 +101,7 @@ class World:
                 children=tuple(self.children.values()),
                 pods=tuple(self.pods.values()),
                 taken=tuple(self.taken),
+                status_refused_at=self.status_refused_at,
             )
         )
 
@@ -332,6 +335,8 @@ class World:
         if sum(pod["status"]["phase"] == "Succeeded" for pod in own) == job["spec"]["completions"]:
             conditions.append(condition("Complete", self.now))
             return
+        if "deletionTimestamp" in job["metadata"]:
+            return
         wanted = set(range(job["spec"]["parallelism"])) - {index_of(pod) for pod in own}
         for index in sorted(wanted):
             self._create_pod(job, index)
@@ -369,7 +374,8 @@ class World:
             self._finish(pod, ending)
         elif stopped is not None:
             if (self.now - stopped).total_seconds() >= behaviour.stop_seconds:
-                self._finish(pod, Ending(code=143, reason="Stopped", message="stopped"))
+                summary = behaviour.stop_summary
+                self._finish(pod, Ending(code=143, reason="Stopped", message="stopped", summary=summary))
         elif behaviour.waiting:
             waiting = {"reason": behaviour.waiting, "message": "by the script"}
             status["containerStatuses"] = [{"name": "trainer", "state": {"waiting": waiting}}]

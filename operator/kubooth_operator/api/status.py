@@ -154,8 +154,14 @@ class AttemptStatus(Observed):
     )
     early_disruptions: Count | None = Field(
         default=None,
-        description="How many attempts in a row, this one included, were disrupted before their pods had run for ten "
-        "minutes. From the second on there is a pause before the next one.",
+        description="How many attempts in a row, this one included, were disrupted before they had saved a checkpoint "
+        "of their own. From the second on there is a pause before the next one.",
+    )
+    first_step: Count | None = Field(
+        default=None, description="Steps that the newest checkpoint held when it began. Absent where there was none."
+    )
+    job_deletions: Count | None = Field(
+        default=None, description="How often its batch Job was deleted by others while it ran. The second time ends it."
     )
     retry_time: datetime | None = Field(default=None, description="Before this time the next one does not begin.")
 
