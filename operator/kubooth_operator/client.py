@@ -1,8 +1,8 @@
 """The API server as the operator talks to it: requests, watches, and what can go wrong as types.
 
-The only user of the Kubernetes client; `cluster`, `watch` and `leader` stand on it, and so does the command line.
-What may end differently another time (no answer, 429, 5xx) is a `TemporaryError`; what the server will not have is a
-`RefusedError`. Nothing is retried here: the work queue and the watches have their own back-off.
+The only user of the Kubernetes client, with `kubeconfig`; `cluster`, `watch` and `leader` stand on it, and so does the
+command line. What may end differently another time (no answer, 429, 5xx) is a `TemporaryError`; what the server will
+not have is a `RefusedError`. Nothing is retried here: the work queue and the watches have their own back-off.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import yaml
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
 
+from kubooth_operator.kubeconfig import KubeconfigError, load
 from kubooth_operator.reach import Reach
 
 Manifest = dict[str, Any]
@@ -169,14 +170,17 @@ class Api:
         body: Manifest | None = None,
         headers: dict[str, str] | None = None,
     ) -> aiohttp.ClientResponse:
-        request = await self._client.param_serialize(
-            method,
-            path,
-            query_params=list((query or {}).items()),
-            header_params={"Accept": "application/json", **(headers or {})},
-            body=body,
-            auth_settings=["BearerToken"],
-        )
+        try:
+            request = await self._client.param_serialize(
+                method,
+                path,
+                query_params=list((query or {}).items()),
+                header_params={"Accept": "application/json", **(headers or {})},
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+        except KubeconfigError as error:  # a token has expired, and there is no other
+            raise NoClusterError(_words(error)) from error
         answer = await self._client.call_api(*request, _request_timeout=timeout)
         response: aiohttp.ClientResponse = answer.response
         return response
@@ -214,20 +218,17 @@ async def connect_as_user(user_agent: str, *, kubeconfig: str | None, context: s
     Returns the connection, the namespace where none is given, and the server's address. Raises NoClusterError.
     """
     configuration = Configuration()
-    files = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
-    is_there = any(file and Path(file).expanduser().exists() for file in files.split(os.pathsep))
-    if not is_there and (kubeconfig or context or not is_in_cluster()):
-        raise NoClusterError(f"there is no kubeconfig at {files}")
+    named = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
+    files = [path for each in named.split(os.pathsep) if each and (path := Path(each).expanduser()).exists()]
+    if not files and (kubeconfig or context or not is_in_cluster()):
+        raise NoClusterError(f"there is no kubeconfig at {named}")
     try:
-        if is_there:
-            loader = await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
-                files, context, client_configuration=configuration, persist_config=False
-            )
-            namespace = loader.current_context["context"].get("namespace") or "default"
+        if files:
+            namespace = await load(files, context, configuration)
         else:
             kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
             namespace = _POD_NAMESPACE.read_text().strip()
-    except kube_config.ConfigException as error:
+    except (KubeconfigError, kube_config.ConfigException) as error:
         raise NoClusterError(_words(error)) from error
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:  # what a file in disorder leads to
         raise NoClusterError(f"the kubeconfig cannot be used: {_words(error)}") from error
