@@ -29,7 +29,7 @@ ONLY_METADATA: Final = "application/json;as=PartialObjectMetadataList;v=v1;g=met
 REQUEST_SECONDS: Final = 15.0
 CONNECT_SECONDS: Final = 5.0
 _IDLE_SECONDS = 150.0
-"""A watch that brings nothing for this long, not even a bookmark, is opened anew: the connection may be dead."""
+"""What brings nothing for this long, of a watch not even a bookmark, is opened anew: the connection may be dead."""
 
 _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -57,6 +57,10 @@ class NoClusterError(ApiError):
 
 class TemporaryError(ApiError):
     """No answer, too many requests, or trouble on the server's side."""
+
+
+class IdleError(TemporaryError):
+    """Nothing came for so long that the connection may be dead."""
 
 
 class RefusedError(ApiError):
@@ -124,13 +128,19 @@ class Api:
             raise TemporaryError(f"watch of {path}: {_words(error)}") from error
 
     async def lines(self, path: str, query: Mapping[str, str]) -> AsyncIterator[str]:
-        """Yields the lines of a text, such as a log, as they come, until the server ends the stream."""
-        timeout, headers = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS), {"Accept": "*/*"}
+        """Yields the lines of a text, such as a log, as they come, until the server ends the stream.
+
+        Raises IdleError where nothing comes for long, which need not be trouble.
+        """
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=_IDLE_SECONDS)
+        headers = {"Accept": "*/*"}
         try:
             async with await self._open("GET", path, query=query, headers=headers, timeout=timeout) as response:
                 await self._check(response)
                 async for line in _lines(response.content):
                     yield line.decode(errors="replace")
+        except aiohttp.SocketTimeoutError as error:
+            raise IdleError(f"GET {path}: {_words(error)}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise TemporaryError(f"GET {path}: {_words(error)}") from error
 

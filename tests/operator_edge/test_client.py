@@ -11,7 +11,7 @@ from aiohttp import web
 from operator_edge.fake_server import connected
 
 from kubooth_operator.cache import Store
-from kubooth_operator.client import TemporaryError
+from kubooth_operator.client import IdleError, TemporaryError
 from kubooth_operator.kinds import POD
 from kubooth_operator.watch import Watch
 
@@ -66,3 +66,26 @@ def test_a_watch_goes_on_after_a_line_that_was_cut_short() -> None:
 
     asyncio.run(follow())
     assert seen[:2] == ["a", "b"]
+
+
+def test_a_log_whose_connection_is_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kubooth_operator.client._IDLE_SECONDS", 0.05)
+    done = asyncio.Event()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"a line\n")
+        await done.wait()
+        return response
+
+    async def read() -> list[str]:
+        lines = []
+        async with connected(handler) as api:
+            with pytest.raises(IdleError):
+                async for line in api.lines("/log", {}):
+                    lines.append(line)
+            done.set()
+        return lines
+
+    assert asyncio.run(read()) == ["a line"]
