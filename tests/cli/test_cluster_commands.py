@@ -6,6 +6,7 @@ It says what a real one, as in `tests/cluster`, says only at a certain moment or
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from operator_edge.fake_server import served
 from kubooth_cli.cluster import photos
 from kubooth_cli.main import main
 from kubooth_operator.kinds import JOB
+from kubooth_trainer.storage import Storage
 
 Manifest = dict[str, Any]
 Answer = Callable[[web.Request], web.StreamResponse]
@@ -180,3 +182,75 @@ def test_what_is_watched_is_shown_beside_a_form_for_programs(
 def test_cost_takes_names_or_a_choice(kubooth: Callable[[Answer], Command], more: tuple[str, ...]) -> None:
     result = kubooth(lambda _: web.json_response(job()))("cost", "rex", *more)
     assert result.exit_code == 2 and "not both" in result.stderr
+
+
+# report, download
+
+
+REPORT = {"uri": "s3://models/rex/.kubooth/report.html"}
+
+
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is downloaded of a bucket, whatever it holds."""
+    uris: list[str] = []
+
+    def download(_: Storage, uri: str, path: Path) -> None:
+        uris.append(uri)
+        path.write_text("a page")
+
+    monkeypatch.setattr(Storage, "download", download)
+    return uris
+
+
+def test_a_rejected_job_has_a_report(kubooth: Callable[[Answer], Command], fetched: list[str]) -> None:
+    rejected = job("Failed", reason="QualityRejected", report=REPORT)
+    result = kubooth(lambda _: web.json_response(rejected))("report", "rex")
+    assert (result.exit_code, result.stdout, fetched) == (0, "rex-report.html\n", [REPORT["uri"]])
+
+
+@pytest.mark.parametrize(("phase", "waits"), [("Failed", False), ("Succeeded", False), ("Running", True)])
+@pytest.mark.parametrize("name", ["report", "download"])
+def test_only_a_job_that_has_not_ended_is_waited_for(
+    kubooth: Callable[[Answer], Command], name: str, phase: str, waits: bool
+) -> None:
+    result = kubooth(lambda _: web.json_response(job(phase)))(name, "rex")
+    assert result.exit_code == 2 and f"it is {phase}" in result.stderr
+    assert ("waits for its end" in result.stderr) == waits
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 75, "no room left on this disk"),
+        (PermissionError(errno.EACCES, "Permission denied", "rex"), 2, "access denied"),
+    ],
+)
+@pytest.mark.parametrize("name", ["report", "download"])
+def test_what_the_disk_refuses_is_a_sentence(
+    kubooth: Callable[[Answer], Command],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    error: OSError,
+    code: int,
+    words: str,
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Storage, "download", fail)
+    monkeypatch.setattr("kubooth_cli.results._fetch", fail)
+    done = job("Succeeded", report=REPORT, output={"uri": "s3://models/rex/"})
+    result = kubooth(lambda _: web.json_response(done))(name, "rex")
+    assert result.exit_code == code and words in result.stderr and "Traceback" not in result.stderr
+
+
+# describe
+
+
+def test_describe_goes_without_the_pods_that_the_caller_may_not_see(kubooth: Callable[[Answer], Command]) -> None:
+    def answer(request: web.Request) -> web.Response:
+        return web.json_response(job()) if "personalizationjobs" in request.path else forbidden()
+
+    result = kubooth(answer)("describe", "rex")
+    assert result.exit_code == 0 and "Phase:       Running" in result.stdout and "Pods:" not in result.stdout
