@@ -212,11 +212,21 @@ def is_in_cluster() -> bool:
     return "KUBECONFIG" not in os.environ and "KUBERNETES_SERVICE_HOST" in os.environ
 
 
+def _in_cluster(configuration: Configuration) -> None:
+    """The pod's own API server, never through a proxy. Python takes no ranges of addresses in NO_PROXY."""
+    kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    host = os.environ["KUBERNETES_SERVICE_HOST"]
+    name = "no_proxy" if "no_proxy" in os.environ else "NO_PROXY"  # the small one goes before the other
+    named = [each for each in os.environ.get(name, "").split(",") if each.strip()]
+    if "*" not in named and host not in named:
+        os.environ[name] = ",".join([*named, host])
+
+
 async def connect(user_agent: str, told: Told) -> Api:
     """Opens nothing yet: the first request does."""
     configuration = Configuration()
     if is_in_cluster():
-        kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        _in_cluster(configuration)
     else:
         await kube_config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     return _api(configuration, user_agent, told)
@@ -236,7 +246,7 @@ async def connect_as_user(user_agent: str, *, kubeconfig: str | None, context: s
         if files:
             namespace = await load(files, context, configuration)
         else:
-            kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            _in_cluster(configuration)
             namespace = _POD_NAMESPACE.read_text().strip()
     except (KubeconfigError, kube_config.ConfigException) as error:
         raise NoClusterError(_words(error)) from error
