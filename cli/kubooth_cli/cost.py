@@ -43,6 +43,8 @@ async def cost_command(
 
     An attempt that runs counts up to now. The price is that of the runtime when the job was accepted.
     """
+    if names and (all_namespaces or selector):
+        raise click.UsageError("give names of jobs, or choose them by -A and -l: not both")
     if names:
         jobs = [await get_job(session, name) for name in names]
     else:

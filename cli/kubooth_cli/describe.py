@@ -31,10 +31,21 @@ async def describe_command(session: Session, name: str, form: str | None) -> int
     if is_for_programs(form):
         show(form, [job], as_list=False)
         return OK
-    pods = await pods_of(session, job, int(status_of(job).get("attempts") or 0) or None)
-    for line in _lines(job, pods, await _events(session, job)):
+    for line in _lines(job, await _pods(session, job), await _events(session, job)):
         click.echo(line.rstrip())
     return OK
+
+
+async def _pods(session: Session, job: Manifest) -> list[Manifest]:
+    """Those of the newest attempt; none where the caller may not see them."""
+    from kubooth_operator.client import RefusedError
+
+    try:
+        return await pods_of(session, job, int(status_of(job).get("attempts") or 0) or None)
+    except RefusedError as error:
+        if error.status != 403:
+            raise
+        return []
 
 
 async def _events(session: Session, job: Manifest) -> list[Manifest]:

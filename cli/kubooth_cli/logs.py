@@ -22,6 +22,8 @@ _LOOK_SECONDS: Final = 1.0
 _COLOURS: Final = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow", "bright_green")
 _INDEX = "batch.kubernetes.io/job-completion-index"
 _OVER = ("Succeeded", "Failed")
+_SETTLE_SECONDS: Final = 5.0
+"""So long after its log's end a pod may still be said to run; then it was the node that ended the stream."""
 
 
 @click.command(name="logs")
@@ -58,7 +60,8 @@ class _Logs:
         self.shown: set[str] = set()
         self._over: set[str] = set()
         self._failed: dict[str, str] = {}
-        self._heard = 0.0  # when the last line came, in monotonic seconds
+        self._since: dict[str, float] = {}  # what is known of each pod's log, in monotonic seconds
+        self._ended: dict[str, float] = {}  # when its log came to an end, likewise
 
     async def once(self, job: Manifest) -> None:
         """What there is now, pod after pod."""
@@ -96,7 +99,7 @@ class _Logs:
             name = pod["metadata"]["name"]
             if name in streams and streams[name].done():
                 streams.pop(name).result()  # raises what the stream ended with
-            if name not in streams and name not in self._over:
+            if name not in streams and name not in self._over and not self._settles(pod):
                 streams[name] = asyncio.create_task(self._show(pod, follow=True))
         ended = phase_of(job) in ENDED or self._is_past(job)
         if not ended or not all(stream.done() for stream in streams.values()):
@@ -105,17 +108,30 @@ class _Logs:
             stream.result()
         return True
 
+    def _settles(self, pod: Manifest) -> bool:
+        """Whether the pod's log has ended, and for good as far as can be seen: a node that restarts ends it too."""
+        name = pod["metadata"]["name"]
+        if name not in self._ended:
+            return False
+        if _is_over(pod):
+            self._over.add(name)
+        elif time.monotonic() - self._ended[name] >= _SETTLE_SECONDS:
+            del self._ended[name]
+            return False
+        return True
+
     def _is_past(self, job: Manifest) -> bool:
         return self._attempt is not None and self._attempt < int(status_of(job).get("attempts") or 0)
 
     async def _show(self, pod: Manifest, *, follow: bool) -> None:
         """One pod's log. A pod that has not started is left for another time; a lost connection is taken up again."""
-        from kubooth_operator.client import NotFoundError, RefusedError, TemporaryError
+        from kubooth_operator.client import IdleError, NotFoundError, RefusedError, TemporaryError
 
         name = pod["metadata"]["name"]
         query = {"container": CONTAINER, **({"follow": "true"} if follow else {})}
-        if name in self.shown:  # the connection was lost
-            query["sinceSeconds"] = str(int(time.monotonic() - self._heard) + 1)
+        last = time.monotonic()
+        if name in self._since:  # the connection was lost
+            query["sinceSeconds"] = str(max(1, int(last - self._since[name])))
         elif self._tail is not None:
             query["tailLines"] = str(self._tail)
         printer = _Printer(pod, raw=self._raw)
@@ -123,7 +139,8 @@ class _Logs:
             path = POD.path(self._session.namespace, name, "log")
             async for line in self._session.api.lines(path, query):
                 self.shown.add(name)
-                self._heard = time.monotonic()
+                last = time.monotonic()
+                self._since[name] = last - 1  # rather a line twice than none
                 printer.line(line)
         except NotFoundError:  # deleted, and then not in the next list; or its node has not heard of it yet
             if pod.get("status", {}).get("phase") in _OVER or not follow:
@@ -134,6 +151,11 @@ class _Logs:
             if pod.get("status", {}).get("phase") in _OVER or not follow:  # its log is gone, or not there yet
                 self._over.add(name)
                 click.echo(f"{printer.prefix}no log: {error}", err=True)
+        except IdleError:  # a pod with nothing to say, most likely
+            if not follow:
+                raise
+            if name in self._since:
+                self._since[name] = last
         except TemporaryError as error:
             if not follow:
                 raise
@@ -141,7 +163,13 @@ class _Logs:
                 self._failed[name] = str(error)
                 click.echo(f"{printer.prefix}the connection is lost, trying again: {error}", err=True)
         else:
-            self._over.add(name)
+            self._ended[name] = time.monotonic()
+
+
+def _is_over(pod: Manifest) -> bool:
+    status = pod.get("status") or {}
+    containers = [each for each in status.get("containerStatuses") or () if each.get("name") == CONTAINER]
+    return status.get("phase") in _OVER or any("terminated" in (each.get("state") or {}) for each in containers)
 
 
 class _Printer:

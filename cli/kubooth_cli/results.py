@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import sys
 import webbrowser
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from kubooth_cli import format as fmt
-from kubooth_cli.cluster.buckets import endpoint_option, result_of
+from kubooth_cli.cluster.buckets import endpoint_option, report_of, result_of
 from kubooth_cli.cluster.complete import job_argument
 from kubooth_cli.cluster.jobs import get_job, status_of
 from kubooth_cli.cluster.session import OK, CommandError, Session, on_cluster
@@ -45,11 +47,10 @@ async def report_command(
     if uri and where:
         click.echo(where)
         return OK
-    storage, _ = result_of(job, endpoint)
-    if not where:
-        raise CommandError(f"job {name} has no report")
+    storage, where = report_of(job, endpoint)
     path = target or Path(f"{name}-report.html")
-    await asyncio.to_thread(storage.download, where, path)
+    with _explained(path):
+        await asyncio.to_thread(storage.download, where, path)
     click.echo(path)
     if open_it and not webbrowser.open(path.absolute().as_uri()):
         raise CommandError(f"no browser could be started: open {path} yourself")
@@ -69,9 +70,21 @@ async def download_command(session: Session, name: str, target: Path | None, end
     job = await get_job(session, name)
     storage, uri = result_of(job, endpoint)
     folder = target or Path(name)
-    manifest = await asyncio.to_thread(_fetch, storage, uri, folder)
+    with _explained(folder):
+        manifest = await asyncio.to_thread(_fetch, storage, uri, folder)
     click.echo(f"{folder}  ({len(manifest.files)} files, {fmt.size(manifest.total_bytes)}, digests are right)")
     return OK
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """What this machine's disk refuses, in a sentence."""
+    from kubooth_trainer.storage.files import os_failure
+
+    try:
+        yield
+    except OSError as error:
+        raise os_failure(error, str(error.filename or path)) from error
 
 
 def _fetch(storage: Storage, uri: str, folder: Path) -> ResultManifest:

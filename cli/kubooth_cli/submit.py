@@ -41,7 +41,7 @@ class _Upload:
 @click.option("--result", metavar="S3-URI", help="Where the result goes: output.uri.")
 @click.option("--runtime", metavar="NAME", help="Runtime to use: runtimeRef.name.")
 @click.option("--set", "overrides", multiple=True, metavar="FIELD=VALUE", help="Set any other field below spec.")
-@click.option("--watch/--no-watch", default=True, help="Watch the job until it has ended (the default without -o).")
+@click.option("--watch/--no-watch", default=None, help="Watch the job until it has ended (the default without -o).")
 @click.option("--dry-run", is_flag=True, help="Let the cluster check the job; upload and make nothing.")
 @endpoint_option
 @output_option()
@@ -52,7 +52,7 @@ async def submit_command(
     file: Path | None,
     photos: Path | None,
     to: str | None,
-    watch: bool,
+    watch: bool | None,
     dry_run: bool,
     endpoint: str | None,
     form: str | None,
@@ -63,7 +63,7 @@ async def submit_command(
     Photos of this machine are uploaded first, with your own S3 credentials: those of --photos, or of the folder that
     the manifest names, as in images: file:photos/. The same photos are not uploaded twice.
 
-    Exit code with --watch: 0 if the job succeeded, 1 if it failed.
+    Exit code with --watch: 0 if the job succeeded, 1 if it failed. With -o, it is shown on standard error.
 
     \b
     Examples:
@@ -73,9 +73,10 @@ async def submit_command(
     """
     raw = _manifest(file, photos, fields)
     session = _in_its_namespace(session, raw)
-    runtime = await _runtime_of(session, raw, needed=to is None and photos is not None)
+    photos = photos or _photos_beside(raw, file)
+    runtime = await _runtime_of(session, raw, needed=photos is not None and not (to and endpoint))
     spec = (runtime or {}).get("spec") or {}
-    upload = _upload(session, raw, file, photos, to or (spec.get("storage") or {}).get("inbox"))
+    upload = _upload(session, raw, photos, to or (spec.get("storage") or {}).get("inbox"))
     if upload is not None:
         raw["spec"].setdefault("subject", {})["images"] = upload.uri
     job = parse(raw, PersonalizationJob)
@@ -90,13 +91,13 @@ async def submit_command(
     assert made is not None
     if is_for_programs(form):
         show(form, [made], as_list=False)
-        return OK
-    click.echo(f"{name_of(made)} created" + (" (dry run: nothing was made)" if dry_run else ""))
-    if dry_run or not watch:
+    else:
+        click.echo(f"{name_of(made)} created" + (" (dry run: nothing was made)" if dry_run else ""))
+    if dry_run or not (watch if watch is not None else not is_for_programs(form)):
         return OK
     from kubooth_cli.cluster.watching import watch as watch_job
 
-    return await watch_job(session, job.metadata.name)
+    return await watch_job(session, job.metadata.name, err=is_for_programs(form))
 
 
 def _manifest(file: Path | None, photos: Path | None, fields: dict[str, Any]) -> Manifest:
@@ -151,8 +152,20 @@ def _in_its_namespace(session: Session, raw: Manifest) -> Session:
     return dataclasses.replace(session, namespace=own) if own else session
 
 
+def _photos_beside(raw: Manifest, file: Path | None) -> Path | None:
+    """The folder of this machine that the manifest names."""
+    images = raw["spec"].get("subject", {}).get("images")
+    if file is None or not isinstance(images, str) or not images.startswith("file:"):
+        return None
+    path = images.removeprefix("file:")
+    return None if path.startswith("/") else file.parent / path.removeprefix("./")  # an absolute one is on the nodes
+
+
 async def _runtime_of(session: Session, raw: Manifest, *, needed: bool) -> Manifest | None:
-    """The job's runtime; None where it cannot be read and is not needed: the operator judges the job anyway."""
+    """The job's runtime; None where it cannot be read and is not needed: the operator judges the job anyway.
+
+    It is needed to upload photos: without its endpoint they would go to AWS.
+    """
     from kubooth_cli.cluster.jobs import get_runtime
     from kubooth_operator.client import RefusedError
 
@@ -160,22 +173,18 @@ async def _runtime_of(session: Session, raw: Manifest, *, needed: bool) -> Manif
     try:
         return await get_runtime(session, str(name))
     except RefusedError as error:
-        if error.status != 403 or needed:
+        if error.status != 403:
             raise
+        if needed:
+            message = f"{error} (photos can be uploaded without the runtime: say both --to and --endpoint)"
+            raise RefusedError(message, status=error.status) from error
         return None
 
 
-def _upload(
-    session: Session, raw: Manifest, file: Path | None, photos: Path | None, inbox: str | None
-) -> _Upload | None:
+def _upload(session: Session, raw: Manifest, photos: Path | None, inbox: str | None) -> _Upload | None:
     """What is to be uploaded, and where to; None of a job whose photos are in a bucket already."""
     from kubooth_cli.cluster.photos import digest_of
 
-    images = raw["spec"].get("subject", {}).get("images")
-    if photos is None and file is not None and isinstance(images, str) and images.startswith("file:"):
-        path = images.removeprefix("file:")
-        if not path.startswith("/"):  # an absolute one is on the nodes of the cluster
-            photos = file.parent / path.removeprefix("./")
     if photos is None:
         return None
     if inbox is None:

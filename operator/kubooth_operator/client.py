@@ -1,8 +1,8 @@
 """The API server as the operator talks to it: requests, watches, and what can go wrong as types.
 
-The only user of the Kubernetes client; `cluster`, `watch` and `leader` stand on it, and so does the command line.
-What may end differently another time (no answer, 429, 5xx) is a `TemporaryError`; what the server will not have is a
-`RefusedError`. Nothing is retried here: the work queue and the watches have their own back-off.
+The only user of the Kubernetes client, with `kubeconfig`; `cluster`, `watch` and `leader` stand on it, and so does the
+command line. What may end differently another time (no answer, 429, 5xx) is a `TemporaryError`; what the server will
+not have is a `RefusedError`. Nothing is retried here: the work queue and the watches have their own back-off.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import yaml
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import ApiClient, Configuration
 
+from kubooth_operator.kubeconfig import KubeconfigError, load
 from kubooth_operator.reach import Reach
 
 Manifest = dict[str, Any]
@@ -28,7 +29,7 @@ ONLY_METADATA: Final = "application/json;as=PartialObjectMetadataList;v=v1;g=met
 REQUEST_SECONDS: Final = 15.0
 CONNECT_SECONDS: Final = 5.0
 _IDLE_SECONDS = 150.0
-"""A watch that brings nothing for this long, not even a bookmark, is opened anew: the connection may be dead."""
+"""What brings nothing for this long, of a watch not even a bookmark, is opened anew: the connection may be dead."""
 
 _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -56,6 +57,10 @@ class NoClusterError(ApiError):
 
 class TemporaryError(ApiError):
     """No answer, too many requests, or trouble on the server's side."""
+
+
+class IdleError(TemporaryError):
+    """Nothing came for so long that the connection may be dead."""
 
 
 class RefusedError(ApiError):
@@ -123,13 +128,19 @@ class Api:
             raise TemporaryError(f"watch of {path}: {_words(error)}") from error
 
     async def lines(self, path: str, query: Mapping[str, str]) -> AsyncIterator[str]:
-        """Yields the lines of a text, such as a log, as they come, until the server ends the stream."""
-        timeout, headers = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS), {"Accept": "*/*"}
+        """Yields the lines of a text, such as a log, as they come, until the server ends the stream.
+
+        Raises IdleError where nothing comes for long, which need not be trouble.
+        """
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=_IDLE_SECONDS)
+        headers = {"Accept": "*/*"}
         try:
             async with await self._open("GET", path, query=query, headers=headers, timeout=timeout) as response:
                 await self._check(response)
                 async for line in _lines(response.content):
                     yield line.decode(errors="replace")
+        except aiohttp.SocketTimeoutError as error:
+            raise IdleError(f"GET {path}: {_words(error)}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise TemporaryError(f"GET {path}: {_words(error)}") from error
 
@@ -169,14 +180,17 @@ class Api:
         body: Manifest | None = None,
         headers: dict[str, str] | None = None,
     ) -> aiohttp.ClientResponse:
-        request = await self._client.param_serialize(
-            method,
-            path,
-            query_params=list((query or {}).items()),
-            header_params={"Accept": "application/json", **(headers or {})},
-            body=body,
-            auth_settings=["BearerToken"],
-        )
+        try:
+            request = await self._client.param_serialize(
+                method,
+                path,
+                query_params=list((query or {}).items()),
+                header_params={"Accept": "application/json", **(headers or {})},
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+        except KubeconfigError as error:  # a token has expired, and there is no other
+            raise NoClusterError(_words(error)) from error
         answer = await self._client.call_api(*request, _request_timeout=timeout)
         response: aiohttp.ClientResponse = answer.response
         return response
@@ -198,11 +212,21 @@ def is_in_cluster() -> bool:
     return "KUBECONFIG" not in os.environ and "KUBERNETES_SERVICE_HOST" in os.environ
 
 
+def _in_cluster(configuration: Configuration) -> None:
+    """The pod's own API server, never through a proxy. Python takes no ranges of addresses in NO_PROXY."""
+    kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    host = os.environ["KUBERNETES_SERVICE_HOST"]
+    name = "no_proxy" if "no_proxy" in os.environ else "NO_PROXY"  # the small one goes before the other
+    named = [each for each in os.environ.get(name, "").split(",") if each.strip()]
+    if "*" not in named and host not in named:
+        os.environ[name] = ",".join([*named, host])
+
+
 async def connect(user_agent: str, told: Told) -> Api:
     """Opens nothing yet: the first request does."""
     configuration = Configuration()
     if is_in_cluster():
-        kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        _in_cluster(configuration)
     else:
         await kube_config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     return _api(configuration, user_agent, told)
@@ -214,20 +238,17 @@ async def connect_as_user(user_agent: str, *, kubeconfig: str | None, context: s
     Returns the connection, the namespace where none is given, and the server's address. Raises NoClusterError.
     """
     configuration = Configuration()
-    files = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
-    is_there = any(file and Path(file).expanduser().exists() for file in files.split(os.pathsep))
-    if not is_there and (kubeconfig or context or not is_in_cluster()):
-        raise NoClusterError(f"there is no kubeconfig at {files}")
+    named = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
+    files = [path for each in named.split(os.pathsep) if each and (path := Path(each).expanduser()).exists()]
+    if not files and (kubeconfig or context or not is_in_cluster()):
+        raise NoClusterError(f"there is no kubeconfig at {named}")
     try:
-        if is_there:
-            loader = await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
-                files, context, client_configuration=configuration, persist_config=False
-            )
-            namespace = loader.current_context["context"].get("namespace") or "default"
+        if files:
+            namespace = await load(files, context, configuration)
         else:
-            kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+            _in_cluster(configuration)
             namespace = _POD_NAMESPACE.read_text().strip()
-    except kube_config.ConfigException as error:
+    except (KubeconfigError, kube_config.ConfigException) as error:
         raise NoClusterError(_words(error)) from error
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:  # what a file in disorder leads to
         raise NoClusterError(f"the kubeconfig cannot be used: {_words(error)}") from error

@@ -107,6 +107,19 @@ WRONG: dict[str, tuple[Manifest, str]] = {
         "at '/runtime/spec/accelerator': missing property 'perNode'",
     ),
     "a bound of the runtime": ({"runtime": {"spec": {"limits": {"steps": 0}}}}, "at '/runtime/spec/limits/steps'"),
+    **{
+        f"{path}/{name} without a value": (values, f"at '{path}': missing property '{name}'")
+        for path, name, values in (
+            ("", "jobs", {"jobs": None}),
+            ("", "leftovers", {"leftovers": None}),
+            ("/operator", "topologySpread", {"operator": {"topologySpread": None}}),
+            ("/operator", "podDisruptionBudget", {"operator": {"podDisruptionBudget": None}}),
+            ("/networkPolicy", "operator", {"networkPolicy": {"operator": None}}),
+            ("/networkPolicy", "trainers", {"networkPolicy": {"trainers": None}}),
+            ("/networkPolicy/operator", "egress", {"networkPolicy": {"operator": {"egress": None}}}),
+            ("/metrics", "dashboard", {"metrics": {"dashboard": None}}),
+        )
+    },
     "a bound of a default": (
         {"runtime": {"spec": {"defaults": {"training": {"learningRate": 0}}}}},
         "at '/runtime/spec/defaults/training/learningRate'",
@@ -150,6 +163,8 @@ def test_the_runtimes_of_the_examples_are_values(helm: Helm, tmp_path: Path, pat
 def test_names_of_digits_stay_text(helm: Helm, name: str) -> None:
     """Namespaces, releases and accounts may be called 12; YAML would take that for a number."""
     values = ("--values", HERE / "values" / f"{name}.yaml", "--set-string", "serviceAccount.name=21")
+    viewer = "rbac.runtimeViewers[0]"
+    values += ("--set-string", f"{viewer}.kind=ServiceAccount,{viewer}.name=21,{viewer}.namespace=12")
     text = helm("template", "12", CHART, "--namespace", "12", *values, "--kube-version", "1.30").stdout
     numbers = [path for made in yaml.safe_load_all(text) if made for path in numbers_that_should_be_names(made)]
     assert not numbers

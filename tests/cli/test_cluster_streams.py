@@ -79,6 +79,29 @@ def test_a_job_that_waits_is_no_dead_connection(capsys: pytest.CaptureFixture[st
     assert "connection" not in capsys.readouterr().err
 
 
+def test_an_outage_after_a_watch_that_ended_well_is_said_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kubooth_cli.cluster.jobs._AGAIN_SECONDS", 0.01)
+    looks = [job(1), 503, 503, job(2, "Succeeded")]
+
+    def answer(request: web.Request) -> web.StreamResponse:
+        if "watch" in request.query:
+            return web.Response(text="") if len(looks) == 3 else web.json_response({"message": "so it is"}, status=503)
+        now = looks.pop(0)
+        return (
+            web.json_response(now) if isinstance(now, dict) else web.json_response({"message": "so it is"}, status=now)
+        )
+
+    async def until_done(session: Session) -> None:
+        async for seen in follow(session, "rex"):
+            if seen["status"]["phase"] == "Succeeded":
+                break
+
+    ask(answer, until_done)
+    assert capsys.readouterr().err == "the connection is lost, trying again: so it is\n"
+
+
 def test_pods_are_those_of_this_job_and_no_earlier_one() -> None:
     selectors: list[str] = []
 

@@ -14,8 +14,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @contextlib.asynccontextmanager
-async def connected(handler: Handler) -> AsyncIterator[Api]:
-    """A client of a server that answers every request by `handler`."""
+async def served(handler: Handler) -> AsyncIterator[str]:
+    """The address of a server that answers every request by `handler`."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(app, shutdown_timeout=0)
@@ -23,15 +23,22 @@ async def connected(handler: Handler) -> AsyncIterator[Api]:
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def connected(handler: Handler) -> AsyncIterator[Api]:
+    """A client of such a server."""
+    async with served(handler) as server:
         configuration = Configuration()
-        configuration.host = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        configuration.host = server
         api = Api(ApiClient(configuration))
         try:
             yield api
         finally:
             await api.close()
-    finally:
-        await runner.cleanup()
 
 
 def not_found() -> web.Response:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import urllib.request
 
 import pytest
 from aiohttp import web
 from operator_edge.fake_server import connected
 
+from kubooth_operator import client
 from kubooth_operator.cache import Store
-from kubooth_operator.client import TemporaryError
+from kubooth_operator.client import IdleError, TemporaryError
 from kubooth_operator.kinds import POD
 from kubooth_operator.watch import Watch
 
@@ -66,3 +69,50 @@ def test_a_watch_goes_on_after_a_line_that_was_cut_short() -> None:
 
     asyncio.run(follow())
     assert seen[:2] == ["a", "b"]
+
+
+def test_a_log_whose_connection_is_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kubooth_operator.client._IDLE_SECONDS", 0.05)
+    done = asyncio.Event()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"a line\n")
+        await done.wait()
+        return response
+
+    lines: list[str] = []
+
+    async def read() -> None:
+        async with connected(handler) as api:
+            try:
+                async for line in api.lines("/log", {}):
+                    lines.append(line)
+            finally:
+                done.set()
+
+    with pytest.raises(IdleError):
+        asyncio.run(read())
+    assert lines == ["a line"]
+
+
+@pytest.mark.parametrize("name", ["NO_PROXY", "no_proxy"])
+@pytest.mark.parametrize("given", [None, "10.0.0.0/8,.svc", "10.0.0.1", "*"])
+def test_the_api_server_of_a_pod_is_not_behind_its_proxy(
+    monkeypatch: pytest.MonkeyPatch, name: str, given: str | None
+) -> None:
+    """As aiohttp sees it, by the standard library."""
+    for each in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(each, "")  # put back afterwards, whatever becomes of it
+        monkeypatch.delenv(each)
+    if given is not None:
+        monkeypatch.setenv(name, given)
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setattr(client.kube_config, "load_incluster_config", lambda **_: None)
+    for _ in range(2):
+        client._in_cluster(client.Configuration())
+    assert urllib.request.proxy_bypass("10.0.0.1")
+    assert os.environ.get(name, "10.0.0.1").count("10.0.0.1") == (given != "*")
+    assert urllib.request.proxy_bypass("s3.example") == (given == "*")

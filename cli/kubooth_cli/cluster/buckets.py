@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kubooth_cli.cluster.jobs import phase_of, runtime_spec, status_of
+from kubooth_cli.cluster.jobs import ENDED, phase_of, runtime_spec, status_of
 from kubooth_cli.cluster.session import CommandError
 
 if TYPE_CHECKING:
@@ -38,7 +38,25 @@ def result_of(job: Manifest, endpoint: str | None) -> tuple[Storage, str]:
     name, status = job["metadata"]["name"], status_of(job)
     output = (status.get("output") or {}).get("uri")
     if phase_of(job) != "Succeeded" or not output:
-        raise CommandError(f"job {name} has no result: it is {phase_of(job)}; kubooth watch {name} waits for its end")
-    if not output.startswith("s3://"):
-        raise CommandError(f"the result of job {name} is at {output}, on a node of the cluster: read it there")
-    return storage_at(runtime_spec(job), endpoint), output
+        raise CommandError(f"job {name} has no result: {_why_not(job)}")
+    return _read(job, "result", output, endpoint)
+
+
+def report_of(job: Manifest, endpoint: str | None) -> tuple[Storage, str]:
+    """The same of its report, which a job that the quality gate has rejected has too."""
+    report = (status_of(job).get("report") or {}).get("uri")
+    if not report:
+        raise CommandError(f"job {job['metadata']['name']} has no report: {_why_not(job)}")
+    return _read(job, "report", report, endpoint)
+
+
+def _why_not(job: Manifest) -> str:
+    phase, name = phase_of(job), job["metadata"]["name"]
+    return f"it is {phase}" + ("" if phase in ENDED else f"; kubooth watch {name} waits for its end")
+
+
+def _read(job: Manifest, what: str, uri: str, endpoint: str | None) -> tuple[Storage, str]:
+    if not uri.startswith("s3://"):
+        name = job["metadata"]["name"]
+        raise CommandError(f"the {what} of job {name} is at {uri}, on a node of the cluster: read it there")
+    return storage_at(runtime_spec(job), endpoint), uri

@@ -110,7 +110,9 @@ async def follow(session: Session, name: str) -> AsyncGenerator[Manifest, None]:
             await asyncio.sleep(pause)
         try:
             job = await find_job(session, name)
-        except TemporaryError:
+        except TemporaryError as error:
+            if not pause:  # the watch itself came to a good end
+                click.echo(f"the connection is lost, trying again: {error}", err=True)
             pause = max(pause, _AGAIN_SECONDS)
 
 

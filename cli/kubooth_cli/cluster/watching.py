@@ -10,7 +10,7 @@ import contextlib
 import sys
 import time
 from collections.abc import AsyncGenerator
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 import click
 
@@ -46,9 +46,10 @@ class View(Protocol):
         """Nothing more comes."""
 
 
-async def watch(session: Session, name: str) -> int:
-    """Shows the job until it has ended; the exit code. Ctrl-C ends the watching only."""
-    view = _bars() if sys.stdout.isatty() else _Plain()
+async def watch(session: Session, name: str, *, err: bool = False) -> int:
+    """Shows the job until it has ended, on standard output or error; the exit code. Ctrl-C ends the watching only."""
+    stream = sys.stderr if err else sys.stdout
+    view = _bars(stream) if stream.isatty() else _Plain(stream)
     job: Manifest | None = None
     drawing: asyncio.Task[None] | None = None
     seen = _Seen(view)
@@ -66,7 +67,7 @@ async def watch(session: Session, name: str) -> int:
             view.close()
     if job is None or phase_of(job) not in ENDED:
         raise CommandError(f"job {name} was deleted", FAILED)
-    _summary(job)
+    _summary(job, err=err)
     return OK if phase_of(job) == "Succeeded" else FAILED
 
 
@@ -118,12 +119,12 @@ async def _draw(view: View) -> None:
 
 
 class _Plain:
-    """Lines on standard output, without escape codes."""
+    """Lines without escape codes."""
 
-    def __init__(self) -> None:
+    def __init__(self, stream: TextIO) -> None:
         from kubooth_cli.lines import Lines
 
-        self._lines = Lines(sys.stdout)
+        self._lines = Lines(stream)
 
     def open(self, job: Manifest, state: RunState) -> None:
         self._lines.say(_title(job))
@@ -145,7 +146,7 @@ class _Plain:
         pass
 
 
-def _bars() -> View:
+def _bars(stream: TextIO) -> View:
     from rich.console import Console
 
     from kubooth_cli.bars import Bars
@@ -154,7 +155,7 @@ def _bars() -> View:
         """Bars on the terminal, redrawn a few times a second."""
 
         def __init__(self) -> None:
-            self._bars = Bars(Console(highlight=False))
+            self._bars = Bars(Console(file=stream, highlight=False))
             self._state = RunState()
 
         def open(self, job: Manifest, state: RunState) -> None:
@@ -197,14 +198,14 @@ def _where_it_stands(job: Manifest) -> str:
     return "".join(words)
 
 
-def _summary(job: Manifest) -> None:
+def _summary(job: Manifest, *, err: bool) -> None:
     """Last lines: where the result is, or why there is none."""
     status, name = status_of(job), job["metadata"]["name"]
     if phase_of(job) == "Succeeded":
-        click.echo(f"model:  {(status.get('output') or {}).get('uri', job['spec']['output']['uri'])}")
+        click.echo(f"model:  {(status.get('output') or {}).get('uri', job['spec']['output']['uri'])}", err=err)
         if status.get("report"):
-            click.echo(f"report: {status['report']['uri']}")
-        click.echo(f"next:   kubooth report {name}, kubooth download {name}")
+            click.echo(f"report: {status['report']['uri']}", err=err)
+        click.echo(f"next:   kubooth report {name}, kubooth download {name}", err=err)
         return
     failure = status.get("failure") or {}
     reason = failure.get("reason") or status.get("reason") or "Failed"
