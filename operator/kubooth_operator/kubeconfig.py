@@ -45,7 +45,7 @@ async def load(files: Sequence[Path], context: str | None, configuration: Config
     loader = _Loader(merged.config, active_context=context, config_base_path=None)
     await loader.load_and_set(configuration)  # type: ignore[no-untyped-call]
     if loader.expires is not None:
-        configuration.refresh_api_key_hook = loader.renew
+        configuration.refresh_api_key_hook = loader.renew  # type: ignore[assignment] - async ones are awaited
     return str(loader.current_context["context"].get("namespace") or "default")
 
 
@@ -59,6 +59,7 @@ class _Loader(KubeConfigLoader):
 
     async def load_from_exec_plugin(self) -> bool:
         """Asks the plugin. Raises KubeconfigError."""
+        assert self._user is not None
         plugin = self._user["exec"]
         status = await _ask(plugin.value, Path(plugin.path or ".").parent)
         token, pair = status.get("token"), ("clientCertificateData", "clientKeyData")
