@@ -45,7 +45,7 @@ async def load(files: Sequence[Path], context: str | None, configuration: Config
     loader = _Loader(merged.config, active_context=context, config_base_path=None)
     await loader.load_and_set(configuration)  # type: ignore[no-untyped-call]
     if loader.expires is not None:
-        configuration.refresh_api_key_hook = loader.renew  # type: ignore[assignment] - async ones are awaited
+        configuration.refresh_api_key_hook = loader.renew  # type: ignore[assignment]
     return str(loader.current_context["context"].get("namespace") or "default")
 
 
