@@ -100,7 +100,7 @@ def make_plan(request: Request, environment: Mapping[str, str] = os.environ) -> 
 
 
 def _of_no_cluster(job: PersonalizationJob) -> PersonalizationJob:
-    """Without the UID that a manifest from `kubectl get` has: a run here is not that object, and may change its spec."""
+    """Without the UID that a manifest from `kubectl get` has: a run here is not that object."""
     return job.model_copy(update={"metadata": job.metadata.model_copy(update={"uid": None})})
 
 

@@ -178,7 +178,11 @@ def test_a_runtimes_prior_cache_has_a_part_for_each_namespace(cache: Any, own: s
 TRACKERS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("none", {}, {}),
     ("files", {"tensorboard": "/logs"}, {"tensorboard": "/logs"}),
-    ("mlflow", {"mlflow": {"uri": "http://mlflow:5000"}}, {"mlflow": {"uri": "http://mlflow:5000", "experiment": "kubooth"}}),
+    (
+        "mlflow",
+        {"mlflow": {"uri": "http://mlflow:5000"}},
+        {"mlflow": {"uri": "http://mlflow:5000", "experiment": "kubooth"}},
+    ),
     ("project-alone", {"wandb": {"project": "pets"}}, {"wandb": {"project": "pets", "entity": None, "url": None}}),
 ]
 
