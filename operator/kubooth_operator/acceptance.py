@@ -4,7 +4,8 @@ Before the first attempt a changed spec or runtime is judged anew. From then on 
 job's runtime, whatever becomes of the object; its values stay as they were settled, whatever an upgrade makes of the
 built-in ones; and where a change to a running job is refused (a priority class that the runtime does not allow), the
 last accepted spec stays in force until it is mended. Labels are judged until the first attempt only. What another
-version has let start goes on under this one, without the fields that this one does not know.
+version has let start goes on under this one, without the fields that this one does not know. Where it does not know a
+value, what runs is followed to its end by what it can read, and no other attempt begins.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 from kubooth_operator.api.fields import Part, facts_of
 from kubooth_operator.api.job import API_VERSION, CHANGEABLE, JobSpec, PersonalizationJob, RunPolicy
-from kubooth_operator.api.load import parse
+from kubooth_operator.api.load import parse, parse_readable
 from kubooth_operator.api.problems import FieldError, SpecError
 from kubooth_operator.api.runtime import PersonalizationRuntime
 from kubooth_operator.names import JOB_KIND, RUNTIME_KIND
@@ -41,7 +42,7 @@ def judge(observed: Observed) -> Judgement:
         runtime = _runtime(observed, snapshot, known_only=started)
         job = parse(_plain_job(observed.job), PersonalizationJob, known_only=started)
     except SpecError as problem:
-        return Judgement(job=None, problem=problem, resolved=None, snapshot=None)
+        return Judgement(job=_stand_in(observed), problem=problem, resolved=None, snapshot=None)
     last = _settled_before(job, status.get("resolved") if started else None, runtime)
     try:
         spec = settle(job, runtime)
@@ -49,7 +50,9 @@ def judge(observed: Observed) -> Judgement:
             spec = _as_changed(job, last, spec, runtime)
         accepted = _accepted(job, spec, runtime, None if started else job.metadata.labels or {})
     except SpecError as problem:
-        return Judgement(job=_still(job, last, runtime), problem=problem, resolved=None, snapshot=None)
+        return Judgement(
+            job=_still(job, last, runtime) or _stand_in(observed), problem=problem, resolved=None, snapshot=None
+        )
     resolved = accepted.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
     return Judgement(job=accepted, problem=None, resolved=resolved, snapshot=snapshot)
 
@@ -123,6 +126,28 @@ def _still(job: PersonalizationJob, last: JobSpec | None, runtime: Personalizati
         return _accepted(job, last, runtime, None) if last is not None else None
     except SpecError:
         return None
+
+
+def _stand_in(observed: Observed) -> Accepted | None:
+    """What this version can read of a job that another has started: enough to see how its attempt ends."""
+    status, spec = observed.job.get("status") or {}, observed.job.get("spec", {})
+    if not status.get("attempts"):
+        return None
+    settled = {**spec, **(status.get("resolved") or {})}
+    settled["runPolicy"] = {**settled.get("runPolicy", {}), **spec.get("runPolicy", {})}
+    runtime = {"apiVersion": API_VERSION, "kind": RUNTIME_KIND, "metadata": {"name": "default"}, "spec": {}}
+    try:
+        job = parse_readable({**_plain_job(observed.job), "spec": settled}, PersonalizationJob)
+    except SpecError:
+        return None
+    return Accepted(
+        name=job.metadata.name,
+        namespace=job.metadata.namespace or "",
+        uid=job.metadata.uid or "",
+        spec=job.spec,
+        runtime=parse(runtime, PersonalizationRuntime),
+        is_whole=False,
+    )
 
 
 def _accepted(

@@ -30,6 +30,8 @@ def compare(observed: Observed, job: render.Accepted, attempt: int, settings: Se
     """The children of an attempt against those there are. The batch Job is made last, when its neighbours stand."""
     there = {ref_of(child): child for child in observed.children}
     apply: list[Manifest] = []
+    if not job.is_whole:
+        return Difference(apply=(), delete=(), taken=())
     delete = [deletion(child) for child in observed.children if is_left_over(child, attempt)]
     taken: list[Ref] = []
     is_complete = True

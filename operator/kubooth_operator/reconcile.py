@@ -42,6 +42,9 @@ def reconcile(observed: Observed, settings: Settings, clock: Clock) -> Plan:
     lived = "endTime" not in draft.attempt
     if lived:
         attempts.follow(now)
+        if not judgement.job.is_whole and now.batch_job is None and "endTime" not in draft.attempt:
+            assert judgement.problem is not None
+            draft.stand("Starting", judgement.problem.refusal, str(judgement.problem))  # nothing can be restored
     has_ended = "endTime" in draft.attempt and not draft.has_finished
     # The end is written before anything is deleted for it: that is left to the next pass.
     if has_ended and ending.release(now, may_delete=not lived):
@@ -79,3 +82,5 @@ def _wait_for_a_mend(draft: Draft, problem: SpecError) -> None:
     if draft.number == 0:
         draft.forget("resolved", "runtimeSnapshot")
         draft.stand("Pending", problem.refusal, str(problem))
+    else:
+        draft.stand(draft.status.get("phase", "Pending"), problem.refusal, str(problem))

@@ -29,6 +29,7 @@ class Accepted:
     spec: JobSpec
     runtime: PersonalizationRuntime
     labels: dict[str, str] | None = None  # None: not to be held against the runtime any more
+    is_whole: bool = True  # False: a part of another version's job, to follow what runs; nothing may be made of it
 
     def config(self, attempt: int) -> TrainConfig:
         """The trainer's configuration of an attempt. Raises SpecError where the runtime does not allow the job."""

@@ -305,6 +305,66 @@ def test_a_job_that_a_later_version_started_goes_on_under_this_one() -> None:
     assert world.phase == "Succeeded"
 
 
+def unreadable(world: World) -> World:
+    """A job of a later version, which this one rolled back: values that it does not know, in every place."""
+    world.job = copy.deepcopy(world.job)  # its spec may be shared
+    assert world.job is not None
+    status = world.job["status"]
+    for later in (world.job["spec"].setdefault("training", {}), status["resolved"]["training"]):
+        later |= {"optimizer": "Newest", "gradientAccumulation": "Newest"}
+    status["runtimeSnapshot"]["spec"]["sharedMemory"] = "much"
+    return world
+
+
+def test_an_attempt_whose_spec_this_version_cannot_read_is_followed_to_its_success() -> None:
+    world = unreadable(running(two_nodes()))
+    world.settle()
+    assert (world.phase, world.status["reason"], world.condition("Accepted")["status"]) == (
+        "Running",
+        "Running",
+        "False",
+    )
+    settled = world.status["resolved"]
+    assert settled["training"]["optimizer"] == "Newest", "the version that knows it will want it"
+    status = world.run_to_the_end()
+    assert (status["phase"], status["resolved"], status["attempts"]) == ("Succeeded", settled, 1)
+    assert status["deviceSeconds"] > 0
+
+
+def test_an_attempt_that_fails_and_cannot_be_read_has_no_successor_until_it_can() -> None:
+    world = running(two_nodes(fails_first(1)))
+    assert world.job is not None
+    good = copy.deepcopy(world.job)
+    unreadable(world)
+    world.run(200)
+    assert (world.phase, world.status["attempts"]) == ("Pending", 1)
+    assert world.status["attempt"]["outcome"] == "Retry" and all(map(ended, world.pods.values()))
+    assert world.status["reason"] == world.condition("Accepted")["reason"] != "Accepted"
+    world.job["spec"] = good["spec"]
+    for name in ("resolved", "runtimeSnapshot"):
+        world.job["status"][name] = good["status"][name]
+    assert world.run_to_the_end()["attempts"] == 2
+
+
+def test_limits_and_suspension_hold_where_the_spec_cannot_be_read() -> None:
+    world = unreadable(running(two_nodes(lambda attempt: Behaviour(every=LONG), activeDeadlineSeconds=100)))
+    assert world.run_to_the_end()["failure"]["reason"] == "DeadlineExceeded"
+    world = unreadable(running(two_nodes(lambda attempt: Behaviour(every=LONG))))
+    world.edit(suspend=True)
+    world.run(30)
+    assert (world.phase, world.pods) == ("Suspended", {})
+
+
+def test_nothing_is_made_of_a_spec_that_cannot_be_read() -> None:
+    world = unreadable(running(two_nodes()))
+    for kind in ("ConfigMap", "Service", "Job"):
+        world.delete(ref_of(child(world, kind)))
+    world.run(60)
+    kinds = {each["kind"] for each in world.children.values()}
+    assert not kinds & {"ConfigMap", "Service", "Job"} and not world.pods
+    assert (world.phase, world.status["reason"]) == ("Starting", world.condition("Accepted")["reason"])
+
+
 def test_a_field_that_does_not_exist_keeps_a_job_from_its_start() -> None:
     world = World(spec={"newlyInvented": 1})
     world.settle()

@@ -70,6 +70,16 @@ def parse(raw: dict[str, Any], kind: type[Kind], *, known_only: bool = False) ->
     return job_or_runtime
 
 
+def parse_readable(raw: dict[str, Any], kind: type[Kind]) -> Kind:
+    """What can be read of a manifest that another version has accepted: without fields, and without values, that this
+    one does not know. To follow what runs, never to start anything. Raises SpecError where too little is left."""
+    try:
+        return kind.model_validate_json(json.dumps(_without_nulls(raw)), by_alias=True, by_name=False)
+    except ValidationError as error:
+        wrong = {_place(raw, each["loc"]) for each in error.errors() if each["type"] != "missing"} - {()}
+    return parse_readable(_without(raw, sorted(wrong, reverse=True)), kind) if wrong else parse(raw, kind)
+
+
 def read_manifest(path: Path | str) -> dict[str, Any]:
     """The one YAML document of a file, as plain values. Raises SpecError."""
     try:
@@ -224,6 +234,16 @@ def _without(raw: dict[str, Any], locs: Sequence[tuple[int | str, ...]]) -> dict
             place = place[step]
         del place[name]
     return result
+
+
+def _place(raw: Any, loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """The part of an error's location that exists: below it pydantic names the members of a union."""
+    place = raw
+    for depth, step in enumerate(loc):
+        if not (step in place if isinstance(place, dict) else isinstance(place, list) and isinstance(step, int)):
+            return loc[:depth]
+        place = place[step]
+    return loc
 
 
 def _fresh(place: dict[str, Any], name: str) -> dict[str, Any]:
