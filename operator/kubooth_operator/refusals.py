@@ -1,7 +1,7 @@
 """What the API server has against a job's children and pods: remembered, or looked up. Used by `cluster`.
 
-A refused child is the operator's own request: the answer says why. So does a failing webhook, with a 500. Pods are made by the Job controller, whose last
-word on them is an Event.
+A refused child is the operator's own request: the answer says why. So does a failing webhook, with a 500. Pods are
+made by the Job controller, whose last word on them is an Event.
 """
 
 from __future__ import annotations
