@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ SELECTOR: Final = f"{LABEL_MANAGED_BY}={APP}"
 _PAGE = "500"
 _STREAM_SECONDS = 300
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
+_SHORT_SECONDS = 1.0  # a stream that ends sooner, and brought nothing, is no stream: a proxy may cut it off
 
 _log = logging.getLogger(__name__)
 
@@ -59,9 +61,12 @@ class Watch:
                 if version is None:
                     version = await self._list()
                     self.listed.set()
+                opened, is_empty = time.monotonic(), True
                 async for event in self._api.watch(self._kind.path(), _query(version)):
                     version = await self._take(event)
-                    pause = _FIRST_PAUSE_SECONDS
+                    pause, is_empty = _FIRST_PAUSE_SECONDS, False
+                if is_empty and time.monotonic() - opened < _SHORT_SECONDS:
+                    pause = await _rest(pause)
             except GoneError:
                 version = None  # the list: soon, but not in a loop where the server goes on refusing
                 pause = await _rest(pause)

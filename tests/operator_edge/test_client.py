@@ -116,3 +116,32 @@ def test_the_api_server_of_a_pod_is_not_behind_its_proxy(
     assert urllib.request.proxy_bypass("10.0.0.1")
     assert os.environ.get(name, "10.0.0.1").count("10.0.0.1") == (given != "*")
     assert urllib.request.proxy_bypass("s3.example") == (given == "*")
+
+
+def test_a_watch_that_ends_at_once_is_opened_again_after_a_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    rested = asyncio.Event()
+
+    async def rest(pause: float) -> float:
+        pauses.append(pause)
+        if len(pauses) == 3:
+            rested.set()
+        await asyncio.sleep(0)
+        return pause * 2
+
+    async def handler(request: web.Request) -> web.Response:
+        if "watch" in request.query:
+            return web.Response()
+        return web.json_response({"metadata": {"resourceVersion": "10"}, "items": []})
+
+    async def follow() -> None:
+        async with connected(handler) as api:
+            running = asyncio.create_task(Watch(api, POD, Store(), lambda _: None).run())
+            await asyncio.wait_for(rested.wait(), 30)
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+
+    monkeypatch.setattr("kubooth_operator.watch._rest", rest)
+    asyncio.run(follow())
+    assert pauses[:3] == [0.1, 0.2, 0.4]
