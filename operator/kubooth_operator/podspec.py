@@ -19,6 +19,9 @@ MODELS = "kubooth-models"
 NODE_LOST_SECONDS = 30  # how long pods stay bound to a node that does not answer
 NODE_LOST_TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 CREDENTIALS = (("AWS_ACCESS_KEY_ID", False), ("AWS_SECRET_ACCESS_KEY", False), ("AWS_SESSION_TOKEN", True))
+# A container that a mesh adds and that never ends keeps a pod from ending, whose trainer is done.
+NO_SIDECAR_LABELS = {"sidecar.istio.io/inject": "false"}
+NO_SIDECAR_ANNOTATIONS = {"linkerd.io/inject": "disabled"}
 
 TRACKING_CREDENTIALS = (
     "MLFLOW_TRACKING_USERNAME",
@@ -34,8 +37,8 @@ def pod_template(
     """One pod per node of the job; the Job controller adds the completion index."""
     return {
         "metadata": {
-            "labels": {**(runtime.pod_labels or {}), **names.child_labels(job, uid, attempt)},
-            **({"annotations": dict(runtime.pod_annotations)} if runtime.pod_annotations else {}),
+            "labels": {**NO_SIDECAR_LABELS, **(runtime.pod_labels or {}), **names.child_labels(job, uid, attempt)},
+            "annotations": {**NO_SIDECAR_ANNOTATIONS, **(runtime.pod_annotations or {})},
         },
         "spec": {
             "restartPolicy": "Never",

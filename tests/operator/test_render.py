@@ -151,6 +151,25 @@ def test_the_pods_pass_the_restricted_profile(case: str) -> None:
     assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & spec.keys()
 
 
+@pytest.mark.parametrize(
+    ("runtime", "label", "annotation"),
+    [
+        ({}, "false", "disabled"),
+        (
+            {"podLabels": {"sidecar.istio.io/inject": "true"}, "podAnnotations": {"linkerd.io/inject": "enabled"}},
+            "true",
+            "enabled",
+        ),
+    ],
+    ids=["built in", "the runtime's"],
+)
+def test_meshes_add_no_sidecars_unless_the_runtime_asks(runtime: dict[str, Any], label: str, annotation: str) -> None:
+    """One that never ends would keep the pods of a finished job running."""
+    metadata = render.batch_job(accepted({}, runtime), 1, SETTINGS)["spec"]["template"]["metadata"]
+    assert metadata["labels"]["sidecar.istio.io/inject"] == label
+    assert metadata["annotations"]["linkerd.io/inject"] == annotation
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_the_config_is_whole_and_holds_no_credentials(case: str) -> None:
     (config_map,) = (child for child in rendered(case) if child["kind"] == "ConfigMap")

@@ -223,9 +223,13 @@ class RuntimeSpec(Part):
     volumes: Annotated[tuple[VolumeSpec, ...], Field(max_length=32)] | None = setting(
         "Extra volumes of the pods.", absent="none"
     )
-    pod_labels: LabelMap | None = setting("Extra labels of the pods.", absent="none")
+    pod_labels: LabelMap | None = setting(
+        "Extra labels of the pods. Without `sidecar.istio.io/inject` Istio adds no sidecar to them.", absent="none"
+    )
     pod_annotations: Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=64)] | None = (
-        setting("Extra annotations of the pods.", absent="none")
+        setting(
+            "Extra annotations of the pods. Without `linkerd.io/inject` Linkerd adds no sidecar to them.", absent="none"
+        )
     )
     termination_grace_period_seconds: int = preset(
         300, "Time that a pod has to save its state when it is stopped.", unit="seconds", ge=1, le=86_400
