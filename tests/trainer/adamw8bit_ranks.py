@@ -72,7 +72,7 @@ def train(case: str, checkpoints: Checkpoints, world: World) -> list[float]:
         ema.update(step + 1)
         losses.append(float(world.mean(loss.detach().float())))
         if step + 1 in (MIDDLE, STEPS):
-            checkpoints.save(step + 1, state, ema, history=[])
+            checkpoints.save(step + 1, state, ema, history=[], must=True)
     checkpoints.wait()
     engine.destroy()
     return losses
