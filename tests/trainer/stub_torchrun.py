@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from kubooth_trainer.outcome import SUMMARY, tell_of_writing, write_outcome
+from kubooth_trainer.outcome import SUMMARY, WRITING, write_outcome
 from kubooth_trainer.processes import DUMP_SIGNAL, die_with_parent
 from kubooth_trainer.progress import InfoEvent, event_to_json
 
@@ -97,7 +97,7 @@ def worker(rank: int, word: str, telling: int) -> NoReturn:
         case "is stopped elsewhere":
             leave(rank, 143, "Stopped", "stopped on request at step 5")
         case "writes":
-            tell_of_writing(True)
+            (Path(os.environ["KUBOOTH_RUN_FOLDER"]) / WRITING).touch()
             until_signal(rank)
         case "talks":
             for number in range(500):
@@ -131,7 +131,6 @@ def on_sigterm(rank: int, word: str) -> None:
         case "writes":
             time.sleep(6)
             say(2, f"rank {rank} has written")
-            tell_of_writing(False)
             leave(rank, 75, "PeerLost", "the connection to a peer is gone")
         case "ends well, later":
             leave(rank, 0)

@@ -189,13 +189,14 @@ class Checkpoints:
         """The same of what was saved after exactly `step` steps. Collective."""
         return self._first_good([each for each in self._list() if each[0] == step], warn)
 
-    def _list(self) -> list[tuple[int, ...]]:
+    def _list(self) -> list[tuple[int, int]]:
         """(step, attempt) of what is whole, as rank 0 sees it: to each rank's own look something else might be there
         for a moment, of an attempt that was cut off. Collective."""
         found = whole_checkpoints(self._storage, self._config.uri) if self._world.is_main else []
-        return self._world.as_main([*found], width=2)
+        numbers = self._world.as_main([number for pair in found for number in pair])
+        return list(zip(numbers[::2], numbers[1::2], strict=True))
 
-    def _first_good(self, found: Iterable[tuple[int, ...]], warn: Callable[[str], None]) -> Checkpoint | None:
+    def _first_good(self, found: Iterable[tuple[int, int]], warn: Callable[[str], None]) -> Checkpoint | None:
         for step, attempt in found:
             uri = self._storage.join(self._config.uri, folder_of(attempt, step))
             problem, manifest = self._judge(uri)

@@ -28,7 +28,7 @@ from kubooth_trainer.claim import Claim
 from kubooth_trainer.config import CheckpointConfig
 from kubooth_trainer.engine import Sharding
 from kubooth_trainer.errors import StoppedError, StorageDeniedError, StorageUnavailableError
-from kubooth_trainer.outcome import tell_of_writing
+from kubooth_trainer.outcome import telling_of_writing
 from kubooth_trainer.progress import transfer
 from kubooth_trainer.storage import PreconditionFailedError, Upload
 
@@ -115,13 +115,11 @@ class CheckpointWriter:
         return [self._saved.get() for _ in range(self._saved.qsize())]
 
     def _run(self, snapshot: Snapshot) -> None:
-        tell_of_writing(True)
         try:
-            self._saved.put(self._write(snapshot))
+            with telling_of_writing():
+                self._saved.put(self._write(snapshot))
         except BaseException as error:  # noqa: BLE001 - for `raise_error`, in the thread that trains
             self._error = error
-        finally:
-            tell_of_writing(False)
 
     def _write(self, snapshot: Snapshot) -> Saved:
         step = snapshot.step

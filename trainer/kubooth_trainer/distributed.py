@@ -93,13 +93,13 @@ class World:
         dist.broadcast(value, src=source)
         return value.cpu()
 
-    def as_main(self, rows: list[tuple[int, ...]], width: int) -> list[tuple[int, ...]]:
-        """Rank 0's rows, however many, of `width` numbers each, on all ranks. Collective."""
-        count = int(self.broadcast(torch.tensor(len(rows))))
+    def as_main(self, numbers: list[int]) -> list[int]:
+        """Rank 0's numbers, however many, on all ranks. Collective."""
+        count = int(self.broadcast(torch.tensor(len(numbers))))
         if not count:
             return []
-        own = torch.tensor(rows if self.is_main else [(0,) * width] * count, dtype=torch.int64).reshape(count, width)
-        return [tuple(row) for row in self.broadcast(own).tolist()]
+        own = torch.tensor(numbers if self.is_main else [0] * count, dtype=torch.int64)
+        return [int(number) for number in self.broadcast(own).tolist()]
 
 
 def join(stall_seconds: float) -> World:

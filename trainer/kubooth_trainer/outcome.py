@@ -10,7 +10,8 @@ import json
 import os
 import re
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -98,13 +99,20 @@ def _padded(outcome: Outcome) -> bytes:
     return json.dumps(asdict(outcome)).encode().ljust(_ROOM)
 
 
-def tell_of_writing(is_writing: bool) -> None:
+@contextmanager
+def telling_of_writing() -> Iterator[None]:
     """Rank 0 tells that a checkpoint is on its way, so that it is given time where another rank fails."""
     folder = run_folder()
     if folder is None:
+        yield
         return
     with suppress(OSError):
-        (folder / WRITING).touch() if is_writing else (folder / WRITING).unlink(missing_ok=True)
+        (folder / WRITING).touch()
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / WRITING).unlink(missing_ok=True)
 
 
 def is_writing(folder: Path, outcomes: list[Outcome]) -> bool:

@@ -109,14 +109,14 @@ class PriorMaker:
     def run(self, progress: PriorProgress) -> PriorCount:
         """Collective."""
         total = -(-len(self._paths) // BATCH)
-        there = self._from_main([int(self._is_whole(batch)) for batch in range(total)])
+        there = self._world.as_main([int(self._is_whole(batch)) for batch in range(total)])
         todo = [batch for batch in range(total) if not there[batch]]
         while todo:
             verdicts = [0] * len(todo)
             if self._world.is_main:
                 verdicts = self._decide(todo, progress.moved)
             self._world.barrier()  # rank 0 may have read for long
-            verdicts = self._from_main(verdicts)
+            verdicts = self._world.as_main(verdicts)
             taken = {batch for batch, verdict in zip(todo, verdicts, strict=True) if verdict == TAKEN}
             make = [batch for batch, verdict in zip(todo, verdicts, strict=True) if verdict == MAKE]
             if make:
@@ -225,7 +225,7 @@ class PriorMaker:
         everywhere = self._world.all_true([self._is_whole(batch) for batch in range(total)])
         for batch in [batch for batch in range(total) if not everywhere[batch]]:
             needed = self._needed(batch)
-            sizes = self._from_main(sizes_of(self._paths[needed[0]]) if self._world.is_main else [0] * 4)
+            sizes = self._world.as_main([*sizes_of(self._paths[needed[0]])] if self._world.is_main else [])
             pictures = torch.zeros((len(needed), sizes[0], sizes[0], 3), dtype=torch.uint8)
             latents = torch.zeros((len(needed), *sizes[1:]))
             if self._world.is_main:
@@ -243,10 +243,6 @@ class PriorMaker:
 
     def _is_whole(self, batch: int) -> bool:
         return all(self._paths[index].exists() for index in self._needed(batch))
-
-    def _from_main(self, values: list[int]) -> list[int]:
-        """Rank 0's numbers, on all ranks. Collective."""
-        return [int(value) for value in self._world.broadcast(torch.tensor(values, dtype=torch.int64)).tolist()]
 
 
 @dataclass(frozen=True)

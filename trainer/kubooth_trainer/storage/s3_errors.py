@@ -101,8 +101,8 @@ def _answered(error: boto.ClientError, uri: str, endpoint: str) -> KuboothError 
         return StorageDeniedError(f"{uri}: there is no such bucket at {endpoint}: create it or correct the URI")
     if code in _BAD_CREDENTIALS:
         return StorageDeniedError(
-            f"{uri}: {endpoint} does not accept the S3 credentials ({code}): check AWS_ACCESS_KEY_ID, "
-            "AWS_SECRET_ACCESS_KEY"
+            f"{uri}: {endpoint} does not accept the S3 credentials ({code}): check AWS_ACCESS_KEY_ID "
+            "and AWS_SECRET_ACCESS_KEY"
         )
     if code in _EXPIRED:
         return StorageUnavailableError(
