@@ -150,11 +150,13 @@ def test_training_goes_on_while_a_checkpoint_is_written(place, tmp_path: Path, m
         assert gate.wait(60)
 
     attempt = Attempt(place, tmp_path, 1, storage=Interrupted(place.storage, at_change=1, act=hold)).begin()
+    monkeypatch.setattr(checkpoint, "BRIEFLY", 0.01)
     attempt.begin_to_save(10)
     assert reached.wait(60)
     assert attempt.checkpoints.take_saved() == [] and whole(place) == []
-    monkeypatch.setattr(checkpoint, "BRIEFLY", 0.01)
     assert not attempt.begin_to_save(20)  # training goes on without it
+    monkeypatch.setattr(checkpoint, "BRIEFLY", 1e6)
+    assert not attempt.begin_to_save(21)  # and has waited once
     gate.set()
     assert attempt.begin_to_save(30, must=True)  # waits for the one before
     assert "attempt-1 step-000010" in whole(place)

@@ -32,7 +32,7 @@ from kubooth_trainer.engine import EngineState, Sharding
 from kubooth_trainer.errors import NumericalError, StorageDeniedError, StorageUnavailableError
 from kubooth_trainer.progress import transfer
 
-BRIEFLY = 3.0  # seconds that training waits for the checkpoint before to become whole
+BRIEFLY = 3.0  # seconds that training waits, once, for a checkpoint to become whole when the next is due
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,7 @@ class Checkpoints:
         self._world = world
         self._moved = moved
         self._passed_over: set[str] = set()
+        self._grace = 0.0  # seconds that training still waits for what is being written
         self._writer = CheckpointWriter(claim, config, identity=identity, scratch=scratch, moved=moved)
 
     def save(
@@ -115,9 +116,9 @@ class Checkpoints:
 
         Collective, and short: training goes on while rank 0 writes and uploads (12 bytes a parameter of host memory
         meanwhile, 4 more with an average, 6 less with moments in 8 bits). False, and no snapshot, where the checkpoint
-        before is still on its way after `BRIEFLY`: training need not wait for storage. With `must` it waits however
-        long that takes; it is to be read again at once. Raises what went wrong with the checkpoint before, and
-        NumericalError, keeping nothing, where the state is not finite.
+        before is still on its way, after `BRIEFLY` the first time: training need not wait for storage. With `must` it
+        waits however long that takes, and this machine keeps a copy. Raises what went wrong with the checkpoint before,
+        and NumericalError, keeping nothing, where the state is not finite.
         """
         is_free = not self._world.is_main or self._make_way(must=must)
         self._world.barrier()
@@ -137,16 +138,17 @@ class Checkpoints:
                 "kept. Lower the learning rate, or set training.maxGradNorm, and submit again"
             )
         if self._world.is_main:
-            sharding = state.sharding
+            self._grace = BRIEFLY
             self._writer.start(
-                Snapshot(step=step, tensors=tensors, history=history, sharding=sharding, is_wanted_next=must)
+                Snapshot(step=step, tensors=tensors, history=history, sharding=state.sharding, is_read_next=must)
             )
         return True
 
     def _make_way(self, *, must: bool) -> bool:
         """Whether nothing is being written any more. Where there must be, the checkpoint before gives way to it."""
         if not must:
-            return self._writer.wait(seconds=BRIEFLY)
+            seconds, self._grace = self._grace, 0.0
+            return self._writer.wait(seconds=seconds)
         self._writer.hurry()
         with suppress(StorageUnavailableError):
             self._writer.wait()

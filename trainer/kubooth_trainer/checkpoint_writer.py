@@ -44,7 +44,7 @@ class Snapshot:
     tensors: dict[str, dict[str, torch.Tensor]]
     history: list[dict[str, Any]]
     sharding: Sharding | None  # that the state is tied to
-    is_wanted_next: bool  # it is read again at once, so that this machine keeps its copy of it
+    is_read_next: bool  # by what follows, or the next start: this machine keeps its copy of it
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class CheckpointWriter:
 
     def _put_away(self, folder: Path, snapshot: Snapshot) -> None:
         """The copy on this machine, once storage has it."""
-        if not snapshot.is_wanted_next:
+        if not snapshot.is_read_next:
             shutil.rmtree(folder, ignore_errors=True)
             return
         drop_copies(self._scratch)
