@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from bed.controlplane import ControlPlane
+from bed.eventually import eventually
 
 
 def pod(name: str, **container: Any) -> str:
@@ -21,12 +22,18 @@ def test_server_and_kubectl_are_of_one_version(api_server: ControlPlane) -> None
 
 
 def test_pod_security_and_quota_are_enforced(api_server: ControlPlane, namespace: str) -> None:
+    def is_refused(manifest: str, words: str) -> bool:
+        """Whether such a pod is refused by now: admission knows labels and quotas from a watch, a moment late."""
+        done = api_server.kubectl(*apply, "--dry-run=server", input=manifest, check=False)
+        return done.returncode == 1 and words in done.stderr
+
+    apply = ("apply", "-n", namespace, "-f", "-")
     api_server.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
-    done = api_server.kubectl("apply", "-n", namespace, "-f", "-", input=pod("root"), check=False)
-    assert done.returncode == 1 and 'violates PodSecurity "restricted' in done.stderr
+    eventually(lambda: is_refused(pod("root"), 'violates PodSecurity "restricted'), "a refusal by PodSecurity")
     api_server.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce-")
     api_server.kubectl("create", "quota", "none", "--hard=pods=0", "-n", namespace)
-    done = api_server.kubectl("apply", "-n", namespace, "-f", "-", input=pod("one"), check=False)
+    eventually(lambda: is_refused(pod("one"), "exceeded quota: none"), "a refusal by quota")
+    done = api_server.kubectl(*apply, input=pod("one"), check=False)
     assert done.returncode == 1 and "exceeded quota: none" in done.stderr
 
 

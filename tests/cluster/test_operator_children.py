@@ -10,7 +10,7 @@ from bed.controlplane import ControlPlane
 from bed.eventually import eventually
 from bed.jobs import CHILD_PATHS, Bench, job, runtime
 from bed.operator_process import QUIET_SECONDS, TRAINER_IMAGE, Operator
-from bed.rest import RUNTIMES, condition
+from bed.rest import RUNTIMES, ApiError, condition
 
 SHARED = ("ServiceAccount", "Role", "RoleBinding", "Service", "NetworkPolicy")
 OF_AN_ATTEMPT = ("ConfigMap", "Job")
@@ -177,19 +177,31 @@ def test_a_runtime_may_come_later_and_go(operator: Operator, bench: Bench) -> No
 
 
 QUOTAS = "/api/v1/namespaces/{}/resourcequotas"
+PROBES = {
+    "count/services": {"ports": [{"port": 80}]},
+    "pods": {"containers": [{"name": "main", "image": "nothing"}]},
+}
 
 
-def limit(bench: Bench, **hard: str) -> str:
-    """A quota in the job's namespace that counts already; its path."""
-    named = {name.replace("_", "/"): value for name, value in hard.items()}
-    bench.rest.post(QUOTAS.format(bench.namespace), {"metadata": {"name": "tight"}, "spec": {"hard": named}})
-    path = f"{QUOTAS.format(bench.namespace)}/tight"
-    eventually(lambda: bench.rest.get(path).get("status", {}).get("hard") == named, "the quota's count")
-    return path
+def limit(bench: Bench, what: str) -> str:
+    """A quota of none of these in the job's namespace, which admission knows of already; its path."""
+
+    def is_refused() -> bool:
+        try:
+            bench.rest.call("POST", probed, probe, dryRun="All")
+        except ApiError as error:
+            return "exceeded quota: tight" in str(error)
+        return False
+
+    probed = f"/api/v1/namespaces/{bench.namespace}/{what.removeprefix('count/')}"
+    probe = {"metadata": {"name": "probe"}, "spec": PROBES[what]}
+    bench.rest.post(QUOTAS.format(bench.namespace), {"metadata": {"name": "tight"}, "spec": {"hard": {what: "0"}}})
+    eventually(is_refused, "a refusal by quota")
+    return f"{QUOTAS.format(bench.namespace)}/tight"
 
 
 def test_a_child_over_quota_is_said_and_made_when_there_is_room(operator: Operator, bench: Bench) -> None:
-    quota = limit(bench, count_services="0")
+    quota = limit(bench, "count/services")
     bench.create(job())
     status = bench.wait_for_reason("Refused")
     assert "exceeded quota: tight, requested: count/services=1" in status["message"]
@@ -200,7 +212,7 @@ def test_a_child_over_quota_is_said_and_made_when_there_is_room(operator: Operat
 
 
 def test_pods_over_quota_are_said_in_the_cluster_s_words(operator: Operator, bench: Bench) -> None:
-    limit(bench, pods="0")
+    limit(bench, "pods")
     bench.create(job())
     status = bench.wait_for_reason("PodsNotCreated")
     assert "exceeded quota: tight, requested: pods=1" in status["message"]
