@@ -90,7 +90,7 @@ install_requirements() {
   local ours=(--no-deps --no-build-isolation --editable "$root" --editable "$root/world")
   local pip=("$venv/bin/python" -m pip --disable-pip-version-check install)
   local uv=("$venv/bin/uv" pip install --python "$venv/bin/python")
-  local size="some minutes, about 6 GB of disk with the libraries for GPUs"
+  local size="some minutes, 5 to 6 GB of disk with the libraries for GPUs"
   [[ $name != docs ]] || size="some seconds"
   say "installing requirements/$name.txt into .venv (once; $size)"
   touch "$unfinished"

@@ -248,4 +248,7 @@ class PersonalizationJob(Part):
     kind: Literal["PersonalizationJob"]
     metadata: JobMetadata
     spec: JobSpec = required("What is asked for.")
-    status: JobStatus | None = Field(default=None, description="What was observed; written by the operator.")
+    status: JobStatus | None = Field(
+        default=None,
+        description="What was observed; written by the operator and, of the training, by the job's first pod.",
+    )

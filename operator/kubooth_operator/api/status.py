@@ -46,7 +46,9 @@ class StageStatus(Observed):
     end: datetime | None = Field(default=None, description="When it ended.")
     done: Count | None = Field(default=None, description="How much is done, in `unit`.")
     total: Count | None = Field(default=None, description="How much there is to do, in `unit`.")
-    unit: Annotated[str, Field(max_length=32)] | None = Field(default=None, description="files, images or steps.")
+    unit: Annotated[str, Field(max_length=32)] | None = Field(
+        default=None, description="inputs, images, steps or bytes."
+    )
     note: Annotated[str, Field(max_length=1024)] | None = Field(default=None, description="Anything to remark.")
 
 

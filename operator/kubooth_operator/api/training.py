@@ -81,7 +81,8 @@ class TrainingSpec(Part):
         "Learning rate of the text encoder.", same_as="learningRate", gt=0, le=1
     )
     resolution: int | None = setting(
-        "Width and height that photos are brought to.",
+        "Width and height that photos are brought to. Also a multiple of what the model asks for: 64 for Stable "
+        "Diffusion 1.x and 2.x.",
         absent="the model's own",
         unit="pixels",
         ge=32,
@@ -111,7 +112,7 @@ class TrainingSpec(Part):
     )
     optimizer: Literal["AdamW", "AdamW8bit"] | None = setting(
         "The optimizer. AdamW8bit keeps its moments in 8 bits: 2 bytes for each trained parameter in place of 8; a job "
-        "of it resumes only on as many devices and at the same zeroStage.",
+        "of it resumes only on as many devices and at the same zeroStage. Not together with parallelism.offload.",
         builtin="AdamW",
         source=SCRIPT,
     )
@@ -136,7 +137,8 @@ class TrainingSpec(Part):
         le=1,
     )
     zero_terminal_snr: bool | None = setting(
-        "Whether the noise schedule is rescaled to end in pure noise (arXiv 2305.08891). It suits v prediction.",
+        "Whether the noise schedule is rescaled to end in pure noise (arXiv 2305.08891). Needs a model that predicts "
+        "v: with any other the job fails.",
         builtin=False,
     )
     compile: bool | None = setting(
@@ -191,5 +193,11 @@ class ParallelismSpec(Part):
 class CheckpointsSpec(Part):
     """How often the state of training is kept, so that an interrupted job goes on where it was."""
 
-    every_steps: int | None = setting("Steps between checkpoints.", builtin=100, unit="steps", ge=1, le=1_000_000)
+    every_steps: int | None = setting(
+        "Least steps between checkpoints: one that is due while the one before is still being written is left out.",
+        builtin=100,
+        unit="steps",
+        ge=1,
+        le=1_000_000,
+    )
     keep: int | None = setting("How many of the newest checkpoints are kept.", builtin=2, ge=1, le=100)
