@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,12 +18,13 @@ import torch
 from kubooth_trainer import checkpoint, checkpoint_writer
 from kubooth_trainer.checkpoint import Checkpoints
 from kubooth_trainer.checkpoint_claim import claim_checkpoints, delete_checkpoints
+from kubooth_trainer.checkpoint_writer import CheckpointWriter, Snapshot
 from kubooth_trainer.claim import CLAIM, Claim, Identity
 from kubooth_trainer.config import CheckpointConfig
 from kubooth_trainer.distributed import World
 from kubooth_trainer.engine import MOMENTS
 from kubooth_trainer.errors import NumericalError, StoppedError, StorageUnavailableError
-from kubooth_trainer.storage import Progress, Storage, Upload
+from kubooth_trainer.storage import PreconditionFailedError, Progress, Storage, Upload
 
 ALONE = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))
 
@@ -46,7 +50,7 @@ class Attempt:
 
     def __init__(
         self, place, tmp_path: Path, number: int, *, storage: Storage | None = None, uid: str = "u1",
-        inputs: str = "same inputs",
+        inputs: str = "same inputs", keep: int = 2,
     ) -> None:  # fmt: skip
         identity = Identity(name="rex", namespace="team", uid=uid, attempt=number, digest="d")
         uri = place.at("out/.kubooth/checkpoints")
@@ -54,7 +58,7 @@ class Attempt:
         self.moves = 0
         self.checkpoints = Checkpoints(
             self.claim,
-            CheckpointConfig(uri=uri, every_steps=10, keep=2),
+            CheckpointConfig(uri=uri, every_steps=10, keep=keep),
             identity=inputs,
             scratch=tmp_path / f"scratch-{uid}-{number}",
             world=ALONE,
@@ -110,7 +114,7 @@ def test_the_next_attempt_goes_on_and_the_last_one_stops(place, tmp_path: Path) 
     first.save(10)
     second = Attempt(place, tmp_path, 2).begin()
     assert second.newest() == (10, 10.0)
-    for act in (lambda: first.save(20), first.begin, lambda: first.checkpoints._writer._drop_old() or first.save(11)):
+    for act in (lambda: first.save(20), first.begin, lambda: first.checkpoints._writer._drop_old(10) or first.save(11)):
         with pytest.raises(StoppedError, match="superseded: attempt 2 of this job has taken over"):
             act()
     delete_checkpoints(first.claim)
@@ -196,8 +200,29 @@ def test_what_goes_wrong_in_the_background_is_raised_in_training(
         while True:
             act[hear]()
     assert whole(place) == []
+    assert not list(tmp_path.glob("scratch-*/step-*"))
     attempt.save(30)
     assert attempt.newest() == (30, 30.0)
+
+
+def test_what_could_not_be_written_leaves_the_memory(place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[weakref.ref[Snapshot]] = []
+    start = CheckpointWriter.start
+
+    def note(writer: CheckpointWriter, snapshot: Snapshot) -> None:
+        begun.append(weakref.ref(snapshot))
+        start(writer, snapshot)
+
+    monkeypatch.setattr(CheckpointWriter, "start", note)
+    attempt = Attempt(place, tmp_path, 1, storage=Away(place.storage, changes=10**9)).begin()
+    gc.disable()
+    try:
+        attempt.begin_to_save(10)
+        with pytest.raises(StorageUnavailableError):
+            attempt.checkpoints.wait(hurry=True)
+        assert [snapshot() for snapshot in begun] == [None]
+    finally:
+        gc.enable()
 
 
 def test_a_bucket_that_is_away_for_a_while_ends_no_training(
@@ -208,6 +233,7 @@ def test_a_bucket_that_is_away_for_a_while_ends_no_training(
     attempt.save(10)
     (saved,) = attempt.checkpoints.take_saved()
     assert (saved.step, saved.trouble) == (10, "the bucket is away")
+    assert attempt.moves >= 20  # that is no standstill
     attempt.save(20)
     (saved,) = attempt.checkpoints.take_saved()
     assert (saved.step, saved.trouble) == (20, None)
@@ -220,12 +246,102 @@ def test_a_state_that_must_be_kept_takes_the_place_of_one_that_storage_does_not_
     attempt = Attempt(place, tmp_path, 1, storage=storage).begin()
     attempt.begin_to_save(10)
     assert attempt.begin_to_save(20, must=True)
+    assert storage.left == 10**9 - 1  # nor for one more try
     attempt.checkpoints.wait(hurry=True)
     assert whole(place) == ["attempt-1 step-000020"]
     storage.only = "step-000030"
     assert attempt.begin_to_save(30, must=True)
     with pytest.raises(StorageUnavailableError, match="the bucket is away"):
         attempt.checkpoints.wait(hurry=True)
+
+
+def test_patience_begins_with_the_first_failure_and_what_is_there_is_not_sent_again(
+    place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint_writer, "PAUSE", 0.0)
+    monkeypatch.setattr(checkpoint_writer, "PATIENCE", 1.0)
+
+    sent: list[str] = []
+
+    class Slow(Storage):
+        """Takes the first file slowly and fails at the second, once."""
+
+        def upload_all(self, uploads: Sequence[Upload], *, on_progress: Progress | None = None) -> None:
+            sent.append(uploads[0].path.name)
+            if len(sent) == 2:
+                raise StorageUnavailableError("the bucket is away")
+            time.sleep(1.1 if len(sent) == 1 else 0)
+            super().upload_all(uploads, on_progress=on_progress)
+
+    attempt = Attempt(place, tmp_path, 1, storage=Slow(place.storage._config)).begin()
+    attempt.save(10)
+    assert attempt.newest() == (10, 10.0)
+    if place.storage.local_path(place.at("out")) is None:
+        first, second, *others = sent
+        assert others[0] == second and first not in others
+
+
+@pytest.mark.parametrize("is_whole", [True, False], ids=["it is there", "something else is there"])
+def test_a_request_that_was_taken_for_lost_and_comes_after_all(
+    place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_whole: bool
+) -> None:
+    """It is no rival's."""
+    monkeypatch.setattr(checkpoint_writer, "PAUSE", 0.0)
+
+    class Late(Storage):
+        tries = 0
+
+        def write_bytes(self, uri: str, data: bytes, *, if_absent: bool = False, if_version: str | None = None) -> None:
+            if uri.endswith("/checkpoint.json"):
+                Late.tries += 1
+                if Late.tries == 1:
+                    raise StorageUnavailableError("no answer")
+                if Late.tries == 2:
+                    super().write_bytes(uri, data if is_whole else b"{}")
+                    raise PreconditionFailedError(uri)
+            super().write_bytes(uri, data, if_absent=if_absent, if_version=if_version)
+
+    attempt = Attempt(place, tmp_path, 1, storage=Late(place.storage._config)).begin()
+    attempt.save(10)
+    assert attempt.newest() == (10, 10.0)
+    assert Late.tries == (2 if is_whole else 3)
+
+
+def test_a_checkpoint_is_whole_although_older_ones_cannot_be_deleted(place, tmp_path: Path) -> None:
+    class Keeping(Storage):
+        is_away = False
+
+        def delete(self, uris: Iterable[str]) -> None:
+            if self.is_away:
+                raise StorageUnavailableError("the bucket is away")
+            super().delete(uris)
+
+    storage = Keeping(place.storage._config)
+    attempt = Attempt(place, tmp_path, 1, storage=storage, keep=1).begin()
+    attempt.save(10)
+    storage.is_away = True
+    attempt.save(20)
+    assert [saved.step for saved in attempt.checkpoints.take_saved()] == [10, 20]
+    storage.is_away = False
+    attempt.save(30)
+    assert whole(place) == ["attempt-1 step-000030"]
+
+
+def test_a_damaged_checkpoint_takes_no_place_from_new_ones(place, tmp_path: Path) -> None:
+    before = Attempt(place, tmp_path, 1, keep=1).begin()
+    before.save(30)
+    place.storage.write_bytes(place.at("out/.kubooth/checkpoints/attempt-1/step-000030/weights.safetensors"), b"?")
+    after = Attempt(place, tmp_path, 2, keep=1).begin()
+    said: list[str] = []
+    assert after.checkpoints.newest(said.append) is None
+    for step in (10, 20):
+        after.save(step)
+        assert whole(place) == ["attempt-1 step-000030", f"attempt-2 step-{step:06d}"]
+    found = after.checkpoints.newest(said.append)
+    assert found is not None and found.step == 20
+    assert len(said) == 1
+    after.save(30)
+    assert whole(place) == ["attempt-2 step-000030"]
 
 
 def test_checkpoints_of_other_inputs_neither_count_nor_go(place, tmp_path: Path) -> None:

@@ -106,8 +106,6 @@ def test_bad_credentials(s3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ke
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
     operations = every_operation(Storage(s3.config), s3.uri("x"), tmp_path)
-    for by_head in ("exists", "download"):  # these answers carry no code
-        operations.pop(by_head)
     for name, message in failures(operations, StorageDeniedError).items():
         assert "does not accept the S3 credentials" in message, name
         assert "AWS_ACCESS_KEY_ID" in message
@@ -125,8 +123,6 @@ def test_what_another_start_or_node_mends(s3, tmp_path: Path, status: int, code:
     with proxied(s3.endpoint) as proxy:
         proxy.faults.append(Fault(answer=(status, code), times=1000))
         operations = every_operation(Storage(s3.behind(proxy.endpoint), HASTY), s3.uri("x"), tmp_path)
-        for by_head in ("exists", "download"):  # these answers carry no code
-            operations.pop(by_head)
         for name, message in failures(operations, StorageUnavailableError).items():
             assert words in message, name
             assert "the same job goes on once" in message, name
@@ -218,6 +214,38 @@ def test_upload_survives_server_errors(s3, tmp_path: Path, size: int) -> None:
         proxy.faults.append(Fault("PUT", answer=(503, "ServiceUnavailable"), times=2))
         Storage(s3.behind(proxy.endpoint)).upload(tmp_path / "file", s3.uri("x"))
     assert s3.get("x") == data
+
+
+def test_all_requests_at_once_have_the_patience_of_one(s3, tmp_path: Path) -> None:
+    """botocore's standard mode would allow a client 35 retries in all."""
+    names = [f"file-{number}" for number in range(16)]
+    for name in names:
+        (tmp_path / name).write_text(name)
+    with proxied(s3.endpoint) as proxy:
+        proxy.faults.append(Fault("PUT", answer=(503, "ServiceUnavailable"), times=60))
+        storage = Storage(s3.behind(proxy.endpoint))
+        storage.upload_all([Upload(path=tmp_path / name, uri=s3.uri(name)) for name in names])
+        assert len(proxy.requests) == 60 + len(names)
+    assert sorted(s3.keys()) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("SlowDownWrite", StorageUnavailableError), ("InternalError", StorageUnavailableError),
+        ("AccessDenied", StorageDeniedError),
+    ],
+)  # fmt: skip
+def test_files_that_are_not_deleted(
+    s3, monkeypatch: pytest.MonkeyPatch, code: str, expected: type[KuboothError]
+) -> None:
+    """The answer says 200 and, for a file, only a code."""
+    storage = Storage(s3.config)
+    backend, _ = storage._at(s3.uri("x"))
+    answer = {"Errors": [{"Key": "x", "Code": code}]}
+    monkeypatch.setattr(backend._client, "delete_objects", lambda **_: answer)
+    with pytest.raises(expected, match=s3.uri("x")):
+        storage.delete([s3.uri("x")])
 
 
 def test_conditional_write_whose_answer_was_lost_is_not_taken_for_a_rival(s3) -> None:

@@ -13,7 +13,7 @@ from trainer.tiny_job import MakeConfig
 from kubooth_trainer.config import TrainConfig, TrainingConfig, fill_prompt
 from kubooth_trainer.draws import HalfBatch, draw_half, seed_for
 from kubooth_trainer.ema import Ema
-from kubooth_trainer.loop import learning_rate_factor
+from kubooth_trainer.loop import learning_rate_factor, steps_between_syncs
 from kubooth_trainer.loss import NoiseSchedule, add_noise, dreambooth_loss, min_snr_weights
 
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
@@ -142,6 +142,11 @@ def test_learning_rate(make_config: MakeConfig, schedule: str, warmup: int, expe
     ).training
     for step, factor in expected.items():
         assert learning_rate_factor(training, step) == pytest.approx(factor)
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(0.01, 5), (6.0, 5), (7.0, 4), (20.0, 1), (600.0, 1)])
+def test_slow_steps_are_fewer_between_two_looks_at_the_stop_flag(seconds: float, steps: int) -> None:
+    assert steps_between_syncs(seconds) == steps
 
 
 def test_ema_follows_with_a_warm_up_of_its_decay() -> None:

@@ -148,6 +148,7 @@ def test_a_gate_that_fails_publishes_the_report_alone_and_a_mended_job_goes_on(
     again = launch(make_config(**{**measured(encoder_folders, action="Fail"), "evaluation__gate": None})).finish()
     assert again.result.report.endswith("output/report.html")
     assert not [event for event in again.events if isinstance(event, ProgressEvent)]
+    assert "No losses were recorded" not in Path(again.result.report.removeprefix("file://")).read_text()
 
 
 def test_checkpoints_are_gone_once_the_manifest_stands(reference: Reference) -> None:

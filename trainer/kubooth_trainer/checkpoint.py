@@ -30,7 +30,7 @@ from kubooth_trainer.distributed import World
 from kubooth_trainer.ema import Ema
 from kubooth_trainer.engine import EngineState, Sharding
 from kubooth_trainer.errors import NumericalError, StorageDeniedError, StorageUnavailableError
-from kubooth_trainer.progress import transfer
+from kubooth_trainer.progress import ProgressEvent, transfer
 
 BRIEFLY = 3.0  # seconds that training waits, once, for a checkpoint to become whole when the next is due
 
@@ -50,6 +50,11 @@ class Checkpoint:
         """All tensors of one kind: "weights", "ema", those of `EngineState.kinds`."""
         with self._open(kind) as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+
+    @property
+    def progress(self) -> list[ProgressEvent]:
+        """What was told of the training up to here."""
+        return [ProgressEvent(**row) for row in self.history]
 
     @property
     def has_ema(self) -> bool:

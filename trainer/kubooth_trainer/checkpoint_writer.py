@@ -6,7 +6,9 @@ import json
 import shutil
 import threading
 import time
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -32,7 +34,7 @@ from kubooth_trainer.outcome import telling_of_writing
 from kubooth_trainer.progress import transfer
 from kubooth_trainer.storage import PreconditionFailedError, Upload
 
-PATIENCE = 300.0  # seconds for which storage that is unavailable is asked again, beyond what each request is repeated
+PATIENCE = 300.0  # seconds for which storage is asked again that has taken no file since it was unavailable
 PAUSE = 5.0  # seconds between
 
 
@@ -79,6 +81,7 @@ class CheckpointWriter:
         self._thread: threading.Thread | None = None
         self._hurry = threading.Event()
         self._trouble: str | None = None
+        self._away_since: float | None = None
         self._error: BaseException | None = None
         self._saved: SimpleQueue[Saved] = SimpleQueue()
 
@@ -87,6 +90,7 @@ class CheckpointWriter:
         assert self._thread is None
         self._hurry.clear()
         self._trouble = None
+        self._away_since = None
         self._thread = threading.Thread(target=self._run, args=(snapshot,), name="checkpoint")
         self._thread.start()
 
@@ -108,7 +112,10 @@ class CheckpointWriter:
         """Raises what went wrong, once."""
         error, self._error = self._error, None
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # which would hold on to itself by its traceback
 
     def take_saved(self) -> list[Saved]:
         """What has become whole since the last call."""
@@ -119,7 +126,10 @@ class CheckpointWriter:
             with telling_of_writing():
                 self._saved.put(self._write(snapshot))
         except BaseException as error:  # noqa: BLE001 - for `raise_error`, in the thread that trains
+            traceback.clear_frames(error.__traceback__)
             self._error = error
+        finally:
+            del snapshot  # which the traceback of an error would hold on to
 
     def _write(self, snapshot: Snapshot) -> Saved:
         step = snapshot.step
@@ -143,24 +153,32 @@ class CheckpointWriter:
             **({"sharding": asdict(snapshot.sharding)} if snapshot.sharding else {}),
         }
         content = json.dumps(manifest, indent=1).encode()
-        self._until_taken(lambda: self._publish(folder, uri, files, content))
+        try:
+            self._until_taken(uri, folder, files, content)
+        except BaseException:
+            if self._storage.local_path(uri) is None:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
         if self._storage.local_path(uri) is None:
             self._put_away(folder, snapshot)
         self._own[step, self._claim.identity.attempt] = True
-        self._until_taken(self._drop_old)
+        with suppress(StorageUnavailableError):  # the next one drops them
+            self._drop_old(step)
         return replace(saved, trouble=self._trouble)
 
-    def _until_taken(self, work: Callable[[], None]) -> None:
-        """Does what changes storage, again and again while storage is unavailable. It may be repeated at any point."""
-        began = time.monotonic()
+    def _until_taken(self, uri: str, folder: Path, files: list[dict[str, Any]], manifest: bytes) -> None:
+        """Publishes, and again what is missing while storage is unavailable."""
+        sent: set[str] = set()
         while True:
             try:
-                return work()
+                return self._publish(uri, folder, files, manifest, sent)
             except StorageUnavailableError as error:
-                if self._hurry.is_set() or time.monotonic() - began > PATIENCE:
+                now = time.monotonic()
+                self._away_since = self._away_since or now
+                if now - self._away_since >= PATIENCE or self._hurry.wait(PAUSE):
                     raise
                 self._trouble = str(error)
-            self._hurry.wait(PAUSE)
+            self._moved()  # for so long that is no standstill
 
     def _put_away(self, folder: Path, snapshot: Snapshot) -> None:
         """The copy on this machine, once storage has it."""
@@ -170,30 +188,36 @@ class CheckpointWriter:
         drop_copies(self._scratch)
         folder.rename(copy_folder(self._scratch, snapshot.step))
 
-    def _publish(self, folder: Path, uri: str, files: list[dict[str, Any]], manifest: bytes) -> None:
+    def _publish(self, uri: str, folder: Path, files: list[dict[str, Any]], manifest: bytes, sent: set[str]) -> None:
+        """Makes it whole, sending what is not among `sent` yet. It may be repeated at any point."""
         location = self._storage.join(uri, MANIFEST)
         # An earlier start of this attempt may have been here: what it left does not count from now on.
         before = self._storage.read_versioned(location)[1] if self._storage.exists(location) else None
         if self._storage.local_path(uri) is None:
-            uploads = [
-                Upload(path=folder / entry["name"], uri=self._storage.join(uri, entry["name"])) for entry in files
-            ]
-            self._storage.upload_all(uploads, on_progress=transfer(self._moved))
+            for name in [entry["name"] for entry in files if entry["name"] not in sent]:
+                upload = Upload(path=folder / name, uri=self._storage.join(uri, name))
+                self._storage.upload_all([upload], on_progress=transfer(self._moved))
+                sent.add(name)
+                self._away_since = None
         require_claim(self._claim)
         try:
             self._storage.write_bytes(location, manifest, if_absent=before is None, if_version=before)
         except PreconditionFailedError as error:
-            raise StoppedError(f"superseded: another process writes to {uri}") from error
+            require_claim(self._claim)
+            # No successor's: a request of ours was taken for lost, and came after all.
+            if not (self._storage.exists(location) and self._storage.read_bytes(location) == manifest):
+                raise StorageUnavailableError(f"{location}: changed while it was written") from error
         try:
             require_claim(self._claim)
         except StoppedError:  # overtaken between the two requests
             self._storage.delete([location])
             raise
 
-    def _drop_old(self) -> None:
-        """Those of this identity only: what another left may be newer by its steps, and is of no use here."""
-        found = whole_checkpoints(self._storage, self._config.uri)
-        for step, attempt in [each for each in found if self._is_own(*each)][self._config.keep :]:
+    def _drop_old(self, newest: int) -> None:
+        """All but so many up to step `newest`. Those of this identity only: what another left may be newer by its
+        steps, and is of no use here; nor is what is newer than training, which has found it damaged."""
+        found = [each for each in whole_checkpoints(self._storage, self._config.uri) if self._is_own(*each)]
+        for step, attempt in [each for each in found if each[0] <= newest][self._config.keep :]:
             if step == self.kept_step:
                 continue
             uri = self._storage.join(self._config.uri, folder_of(attempt, step))

@@ -100,6 +100,7 @@ class _Launch:
         self._options = options
         self._signals = 0
         self._stopped_at: float | None = None  # Unix seconds
+        self._stopped_on: float | None = None  # the same by the clock that nobody sets
         self._begin()
         self.log: tuple[str, ...] = ()
         self.summary: dict[str, Any] | None = None
@@ -221,6 +222,7 @@ class _Launch:
     def _on_signal(self, *_: object) -> None:
         self._signals += 1
         self._stopped_at = self._stopped_at or time.time()
+        self._stopped_on = self._stopped_on or time.monotonic()
 
     def _pass_on(self, outcomes: list[Outcome], torchrun: subprocess.Popen[bytes]) -> None:
         """SIGTERM to each rank once; to torchrun itself where no rank is up yet."""
@@ -234,9 +236,9 @@ class _Launch:
     def _is_grace_over(self) -> bool:
         """Time to say the last word, before SIGKILL comes."""
         grace: float | None = self._options.grace_seconds
-        if self._stopped_at is None or grace is None:
+        if self._stopped_on is None or grace is None:
             return False
-        return time.time() - self._stopped_at > grace - min(RESERVE_SECONDS, grace / 4)
+        return time.monotonic() - self._stopped_on > grace - min(RESERVE_SECONDS, grace / 4)
 
 
 def _has_failed(outcome: Outcome) -> bool:

@@ -1,7 +1,7 @@
 """The training loop: read `train` from top to bottom.
 
 One code path for one rank or many, always through DeepSpeed. Nothing in a step waits for the device: losses are
-gathered and read every `SYNC_STEPS` steps, where the ranks also agree on stopping.
+gathered and read every few steps, where the ranks also agree on stopping.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ from kubooth_trainer.loss import dreambooth_loss
 from kubooth_trainer.meter import Meter
 from kubooth_trainer.methods.dreambooth import Trainee, parameter_groups
 from kubooth_trainer.plan import Choice, Plan, going_on
-from kubooth_trainer.progress import CheckpointEvent, ProgressEvent, Reporter, ResumedEvent
+from kubooth_trainer.progress import CheckpointEvent, Reporter, ResumedEvent
 from kubooth_trainer.step_times import StepTimes
 from kubooth_trainer.stopping import StopFlag, Watchdog
 from kubooth_trainer.training_facts import TrainingFacts
 
 SYNC_STEPS = 5
+SYNC_SECONDS = 30.0  # slow steps are fewer between: on a stop there has to be time to save
 LESS_OFTEN = (
     "the checkpoint before is still being written, so none is kept of this step: checkpoints.everySteps is shorter "
     "than it takes to write one, and training does not wait"
@@ -73,6 +74,8 @@ def train(
     until = until or total
     found = around.checkpoints.newest(reporter.warn)
     first = found.step if found else 0
+    if found:
+        reporter.history[:] = found.progress
     if found and found.sharding and first < until:
         config = going_on(config, plan, around.world, found.sharding)
     if not goes_on:
@@ -128,13 +131,13 @@ def _train(
     if loaded.found:
         first = loaded.found.step
         loaded.found.restore(state, ema)
-        reporter.history[:] = [ProgressEvent(**row) for row in loaded.found.history]
     batches = Batches(config, plan, inputs, world)
     meter = Meter(config, world, reporter, done=first)
     engine.train()
     around.watchdog.beat()
     times = StepTimes(world.device)
     told_of_haste = False
+    between = SYNC_STEPS
     for step in range(first, until):
         rate = learning_rate_factor(training, step)
         for group in engine.optimizer.param_groups:
@@ -158,9 +161,10 @@ def _train(
         around.watchdog.beat()
         last = step + 1 == until
         due = last or (step + 1) % config.checkpoints.every_steps == 0
-        if due or (step + 1) % SYNC_STEPS == 0:
-            meter.report(step + 1, engine, learning_rate=training.learning_rate * rate)
+        if due or (step + 1) % between == 0:
+            seconds = meter.report(step + 1, engine, learning_rate=training.learning_rate * rate)
             times.read()
+            (between,) = world.as_main([steps_between_syncs(seconds)])
             stopping = not last and around.stop.requested(world)
             if due or stopping:
                 history = [asdict(event) for event in reporter.history]
@@ -182,6 +186,11 @@ def _train(
             times.begin()
     engine.destroy()
     return times.means()
+
+
+def steps_between_syncs(seconds: float) -> int:
+    """How many steps of so many seconds go by before the ranks agree again."""
+    return max(1, min(SYNC_STEPS, int(SYNC_SECONDS / seconds)))
 
 
 def _exact_weights(loaded: _Loaded) -> dict[str, torch.Tensor]:

@@ -37,8 +37,11 @@ class Meter:
             self._rows[-1] = self._rows[-1] + terms
             self._counts[-1] += 1
 
-    def report(self, step: int, engine: Any, *, learning_rate: float) -> None:
-        """Collective. Raises NumericalError naming the first step whose loss is not finite."""
+    def report(self, step: int, engine: Any, *, learning_rate: float) -> float:
+        """Seconds of a step on this rank, since the last report. Collective.
+
+        Raises NumericalError naming the first step whose loss is not finite.
+        """
         rows = torch.stack([row / count for row, count in zip(self._rows, self._counts, strict=True)])
         losses = self._world.mean(rows.float()).cpu()
         steps = len(self._rows)
@@ -50,7 +53,7 @@ class Meter:
                 f"training.learningRate: the loss is not a number at step {bad}; the last good checkpoint is kept. "
                 "Lower the learning rate or raise the precision, and submit again"
             )
-        seconds = time.perf_counter() - self._since
+        seconds = (time.perf_counter() - self._since) / steps
         self._since = time.perf_counter()
         norm = engine.get_global_grad_norm()
         total, instance, prior = losses.mean(dim=0).tolist()
@@ -63,9 +66,10 @@ class Meter:
                 prior_loss=prior if self._has_prior else None,
                 grad_norm=float(norm) if norm is not None and math.isfinite(norm) else None,  # JSON has no infinity
                 learning_rate=learning_rate,
-                samples_per_second=self._samples * steps / seconds,
-                eta_seconds=(self._total - step) * seconds / steps,
+                samples_per_second=self._samples / seconds,
+                eta_seconds=(self._total - step) * seconds,
                 time=time.time(),
             )
         )
         self._reporter.advance("Train", step)
+        return seconds

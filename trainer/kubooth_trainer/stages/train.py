@@ -88,6 +88,8 @@ def _train_and_select(setting: Setting, inputs: TrainInputs, around: Surrounding
             checkpoints.keep_step(ranked(probes)[0].step)
             reporter.info(f"state at step {step}", _figures(probe))
     if not goes_on:
+        last = checkpoints.newest(reporter.warn)
+        reporter.history[:] = last.progress if last else []
         note = "trained and measured by an earlier start"
         reporter.begin("Train", total=config.training.steps, unit="steps", done=probes[-1].step, note=note)
     return _chosen(setting, checkpoints, probes, facts, stopped=stopped)

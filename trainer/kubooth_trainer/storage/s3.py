@@ -1,4 +1,4 @@
-"""S3 as storage, at any endpoint. boto3 retries, splits and joins large objects; this file says with what patience.
+"""S3 as storage, at any endpoint. boto3 splits and joins large objects; this file says with what patience.
 
 Conditional writes are the server's (`If-None-Match`, `If-Match`), also for multipart uploads, so that a writer that
 was cut off and replaced cannot overwrite its successor's files.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ from kubooth_trainer.storage.files import os_failure
 from kubooth_trainer.storage.location import Entry, Location, PreconditionFailedError, TransferStoppedError, Upload
 
 if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import PutObjectRequestTypeDef
     from s3transfer.futures import TransferFuture
@@ -31,6 +33,7 @@ _REQUESTS_AT_ONCE = 16  # over all files and their parts
 _PART_BYTES = 8 << 20
 _DELETES_AT_ONCE = 1000  # the protocol's limit
 _ANSWERS = 5  # how often one object is read, as s3transfer does
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds, the means of which are half
 
 Taken = TypeVar("Taken")
 
@@ -39,11 +42,11 @@ Taken = TypeVar("Taken")
 class Patience:
     """How long an endpoint may fail before it counts as unavailable.
 
-    Attempts follow botocore's standard mode: exponential back-off with full jitter. No attempt starts after
-    `retry_seconds`, and none waits longer than `connect_seconds` or `read_seconds` for the network.
+    Requests are repeated with exponential back-off and full jitter. No attempt starts after `retry_seconds`, and none
+    waits longer than `connect_seconds` or `read_seconds` for the network.
     """
 
-    attempts: int = 12
+    attempts: int = 50
     retry_seconds: float = 20
     connect_seconds: float = 4
     read_seconds: float = 30  # between two bytes, not for a whole object
@@ -69,7 +72,9 @@ class S3Backend:
                 endpoint_url=endpoint,
                 region_name=config.region,
                 config=Config(
-                    retries={"mode": "standard", "total_max_attempts": patience.attempts},
+                    # A client of botocore's has one quota of retries: parts that fail at once use it up in a tenth of
+                    # a second. `_pause` repeats requests instead.
+                    retries={"mode": "standard", "total_max_attempts": 1},
                     connect_timeout=patience.connect_seconds,
                     read_timeout=patience.read_seconds,
                     max_pool_connections=2 * _REQUESTS_AT_ONCE,
@@ -94,6 +99,7 @@ class S3Backend:
         )
         self._submitting = threading.Lock()  # the manager numbers its transfers without one
         self._client.meta.events.register("request-created.s3", self._give_up_in_time)
+        self._client.meta.events.register("needs-retry.s3", self._pause)  # type: ignore[arg-type] # it returns seconds
         for operation in ("PutObject", "CompleteMultipartUpload"):
             self._client.meta.events.register(f"before-parameter-build.s3.{operation}", self._add_condition)
 
@@ -136,7 +142,11 @@ class S3Backend:
                 transfer = self._transfers.download(
                     location.bucket, location.key, str(path), subscribers=[_advancing(advance)]
                 )
-            transfer.result()
+            try:
+                transfer.result()
+            except self._client.exceptions.ClientError as error:
+                self._ask_why(error, location)
+                raise
 
     def upload(self, upload: Upload, location: Location, advance: Callable[[int], None]) -> None:
         where = (location.bucket, location.key)
@@ -212,7 +222,13 @@ class S3Backend:
         except self._client.exceptions.ClientError as error:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
                 return None
+            self._ask_why(error, location)
             raise
+
+    def _ask_why(self, error: ClientError, location: Location) -> None:
+        """Raises what the server says to a request with the same fault, where it said a number only, as to HEAD."""
+        if error.response["Error"]["Code"] in {"400", "403"}:
+            self._client.get_object(Bucket=location.bucket, Key=location.key)["Body"].close()
 
     def _holds(self, location: Location, data: bytes) -> bool:
         return self._get(location, lambda answer: bool(answer["Body"].read() == data))
@@ -241,11 +257,23 @@ class S3Backend:
                     Bucket=bucket, Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True}
                 )
                 for failed in answer.get("Errors", []):
-                    raise ClientError({"Error": {"Code": failed.get("Code", "")}}, "DeleteObjects")
+                    # No status goes with it. What is not known to be a refusal may pass.
+                    told: Any = {"Error": failed, "ResponseMetadata": {"HTTPStatusCode": 503}}
+                    raise ClientError(told, "DeleteObjects")
 
     def _add_condition(self, params: dict[str, Any], **_: Any) -> None:
         """s3transfer passes no conditions on; the requests that make an object appear get them here."""
         params.update(self._conditions.get((params["Bucket"], params["Key"]), {}))
+
+    def _pause(
+        self, response: tuple[Any, dict[str, Any]] | None, caught_exception: Exception | None, attempts: int, **_: Any
+    ) -> float | None:
+        """Seconds until a request is sent again; None: it is not."""
+        from kubooth_trainer.storage import s3_errors
+
+        if attempts >= self._patience.attempts or not s3_errors.may_pass(response, caught_exception):
+            return None
+        return random.uniform(0, min(_FIRST_PAUSE * 2 ** (attempts - 1), _LONGEST_PAUSE))
 
     def _give_up_in_time(self, request: Any, **_: Any) -> None:
         first = request.context.setdefault("kubooth_first_attempt", time.monotonic())

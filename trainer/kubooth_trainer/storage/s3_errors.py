@@ -5,6 +5,8 @@ No message quotes what a server said beyond its error code, nor an endpoint's us
 
 from __future__ import annotations
 
+from typing import Any
+
 from botocore import exceptions as boto
 from s3transfer.exceptions import RetriesExceededError, S3DownloadFailedError
 
@@ -25,11 +27,13 @@ _WRONG_REGION = {
 }  # fmt: skip
 _CONFLICT = {"PreconditionFailed", "412", "ConditionalRequestConflict"}
 _BUSY = {
-    "SlowDown", "RequestTimeout", "RequestTimeoutException", "PriorRequestNotComplete", "Throttling",
+    "SlowDown", "SlowDownRead", "SlowDownWrite", "RequestTimeout", "RequestTimeoutException",
+    "PriorRequestNotComplete", "Throttling",
     "ThrottlingException", "ThrottledException", "RequestThrottled", "RequestThrottledException",
     "TooManyRequestsException", "BandwidthLimitExceeded", "RequestLimitExceeded", "InternalError",
     "ServiceUnavailable", "OperationAborted", "NoSuchUpload", "429",
 }  # fmt: skip
+_PASSING = {429, 500, 502, 503, 504}
 _NO_CREDENTIALS = (
     boto.NoCredentialsError, boto.PartialCredentialsError, boto.ProfileNotFound, boto.TokenRetrievalError,
     boto.NoAuthTokenError, boto.SSOError, boto.ConfigParseError,
@@ -45,6 +49,16 @@ BROKEN_OFF = (
 CAUGHT = (boto.BotoCoreError, boto.ClientError, RetriesExceededError, S3DownloadFailedError)
 
 
+def may_pass(response: tuple[Any, dict[str, Any]] | None, exception: Exception | None) -> bool:
+    """Whether the same request may succeed in a moment: as the transient and throttling errors of botocore's
+    standard mode. `response` is the parsed answer behind the raw one."""
+    if response is None:
+        return isinstance(exception, boto.ConnectionError | boto.HTTPClientError) and not _is_untrusted(exception)
+    told = response[1]
+    status = told.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return status in _PASSING or told.get("Error", {}).get("Code") in _BUSY - {"NoSuchUpload"}
+
+
 def shown(endpoint: str) -> str:
     """An endpoint's URL without a user part. It need not be a valid one."""
     scheme, mark, rest = endpoint.rpartition("://")
@@ -56,7 +70,7 @@ def s3_failure(error: Exception, uri: str, endpoint: str) -> KuboothError | Prec
     """The failure that `error` at `uri` means to a person."""
     if isinstance(error, boto.ClientError):
         return _answered(error, uri, endpoint)
-    if isinstance(error, boto.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+    if _is_untrusted(error):
         return StorageDeniedError(
             f"{uri}: the certificate of {endpoint} is not trusted here: set AWS_CA_BUNDLE to its authority's file"
         )
@@ -90,6 +104,10 @@ def unreachable(uri: str, endpoint: str) -> StorageUnavailableError:
         f"{uri}: {endpoint} cannot be reached or breaks off, also after retries: check storage.endpoint and the "
         "network; the same job goes on once it answers"
     )
+
+
+def _is_untrusted(error: Exception) -> bool:
+    return isinstance(error, boto.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error)
 
 
 def _answered(error: boto.ClientError, uri: str, endpoint: str) -> KuboothError | PreconditionFailedError:
