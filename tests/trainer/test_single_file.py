@@ -259,7 +259,7 @@ def test_weights_in_parts_and_in_half_precision(sd1: Path, tmp_path: Path) -> No
         for number in range(2):
             part = dict(sorted(half.items())[number::2])
             save_file(part, parts / name / f"model.fp16-{number + 1:05}-of-00002.safetensors")
-        (parts / name / "model.fp16.safetensors.index.json").write_text("{}")
+        (parts / name / "model.safetensors.index.fp16.json").write_text("{}")
     write_single_file(parts, tmp_path / "single")
     whole, single = (load_file(tmp_path / name / SINGLE_FILE) for name in ("whole", "single"))
     assert whole.keys() == single.keys()

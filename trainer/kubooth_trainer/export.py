@@ -12,6 +12,7 @@ import torch
 
 from kubooth_trainer.checkpoint import Checkpoint
 from kubooth_trainer.families import INDEX, Family, wanted_files
+from kubooth_trainer.families.weight_files import is_weights, plain_name
 from kubooth_trainer.methods.dreambooth import export_weights
 
 SCHEDULER = "scheduler/scheduler_config.json"
@@ -28,8 +29,9 @@ class ExportOptions:
 def export_model(family: Family, base: Path, checkpoint: Checkpoint, folder: Path, options: ExportOptions) -> None:
     """Writes a diffusers folder to `folder`, whole or not at all. The weight average is exported where one was kept.
 
-    Components that were not trained are copied from `base` file by file; the scheduler says how to sample what was
-    trained with zero-terminal SNR (arXiv 2305.08891).
+    Components that were not trained are copied from `base` file by file, under the names that weights have without
+    variants: trained ones are saved so, and `from_pretrained` takes a folder of one kind. The scheduler says how to
+    sample what was trained with zero-terminal SNR (arXiv 2305.08891).
     """
     partial = folder.with_name(folder.name + ".partial")
     for path in (partial, folder):
@@ -39,8 +41,7 @@ def export_model(family: Family, base: Path, checkpoint: Checkpoint, folder: Pat
     names = [path.relative_to(base).as_posix() for path in base.rglob("*") if path.is_file()]
     for name in wanted_files(names, family):
         if name.partition("/")[0] not in trained:
-            (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(base / name, partial / name)
+            _copy(base / name, partial / name)
     if options.zero_terminal_snr:
         schedule = json.loads((base / SCHEDULER).read_text())
         schedule |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
@@ -53,6 +54,19 @@ def export_model(family: Family, base: Path, checkpoint: Checkpoint, folder: Pat
     for component in family.weighted:
         _load_in_fp32(partial / component / "config.json")
     partial.replace(folder)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """The fp16 variant, which is here only where it is all there is, becomes the plain one; so does its index."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if is_weights(target.name):
+        target = target.with_name(plain_name(target.name))
+    if target.name == source.name or target.suffix != ".json":
+        shutil.copyfile(source, target)
+        return
+    index = json.loads(source.read_text())
+    index["weight_map"] = {tensor: plain_name(file) for tensor, file in index["weight_map"].items()}
+    target.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
 
 
 def _index(family: Family, base: Path) -> dict[str, Any]:
@@ -69,10 +83,12 @@ def _index(family: Family, base: Path) -> dict[str, Any]:
 def _load_in_fp32(path: Path) -> None:
     """Lets `from_pretrained` without a dtype load every component in fp32, whatever the file holds.
 
-    diffusers always does so; transformers 5 goes by the config, and a pipeline of two dtypes cannot run.
+    diffusers always does so; transformers 5 goes by the config, and by the weights where that does not say; a
+    pipeline of two dtypes cannot run.
     """
     config = json.loads(path.read_text())
-    for key in ("dtype", "torch_dtype"):
-        if key in config:
-            config[key] = "float32"
+    keys = [key for key in ("dtype", "torch_dtype") if key in config]
+    if not keys and "_class_name" not in config:  # which diffusers' own have
+        keys = ["dtype"]
+    config |= dict.fromkeys(keys, "float32")
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

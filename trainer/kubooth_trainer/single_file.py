@@ -92,9 +92,7 @@ def write_single_file(folder: Path, target: Path) -> None:
     for path in (partial, target):
         shutil.rmtree(path, ignore_errors=True)
     weights = {name: _weights(folder / name, _whole) for name in _COMPONENTS}
-    shutil.copytree(
-        folder, partial / CONFIGS, ignore=shutil.ignore_patterns("*.safetensors", "*.safetensors.index.json")
-    )
+    shutil.copytree(folder, partial / CONFIGS, ignore=shutil.ignore_patterns("*.safetensors", "*.safetensors.*"))
     save_file(single_file_weights(_configs(folder), weights), partial / SINGLE_FILE, metadata={"format": "pt"})
     partial.replace(target)
 

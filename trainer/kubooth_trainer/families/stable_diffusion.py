@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from kubooth_trainer.families.base import Conditioning, TextStack
+from kubooth_trainer.families.weight_files import variant_to_load
 
 
 class ClipText(TextStack):
@@ -123,11 +124,9 @@ def halvings(folder: Path, component: str) -> int:
 
 def loading(component: Path) -> dict[str, Any]:
     """Arguments for `from_pretrained`: safetensors only, nothing fetched, the fp16 variant where it is the only one."""
-    names = [path.name for path in component.glob("*.safetensors")]
-    only_fp16 = bool(names) and all(".fp16." in name for name in names)
     return {
         "use_safetensors": True,
         "local_files_only": True,
         "low_cpu_mem_usage": True,
-        "variant": "fp16" if only_fp16 else None,
+        "variant": variant_to_load(path.name for path in component.iterdir()),
     }
