@@ -110,14 +110,17 @@ def _from_folder(model: Model, dtype: torch.dtype) -> Any:
     pipeline = getattr(diffusers, family.pipeline)
     parts = [[name for name in names if name.startswith(f"{component}/")] for component in family.weighted]
     left_out = {"safety_checker", "feature_extractor", "image_encoder", "requires_safety_checker"}
-    return pipeline.from_pretrained(
-        model.path,
-        torch_dtype=dtype,
-        use_safetensors=True,
-        local_files_only=True,
-        variant=next(filter(None, map(variant_to_load, parts)), None),  # parts without it are loaded plain
-        **dict.fromkeys(left_out & set(inspect.signature(pipeline).parameters)),
-    )
+    try:
+        return pipeline.from_pretrained(
+            model.path,
+            torch_dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            variant=next(filter(None, map(variant_to_load, parts)), None),  # parts without it are loaded plain
+            **dict.fromkeys(left_out & set(inspect.signature(pipeline).parameters)),
+        )
+    except ImportError as error:  # some solvers want a package that diffusers does without
+        raise ModelError(f"{model.path}: {' '.join(str(error).split())}") from error
 
 
 def _from_file(model: Model, dtype: torch.dtype) -> Any:

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -134,6 +135,24 @@ def test_a_base_that_is_partly_in_fp16_alone_loads_and_samples(
         sample_command, [str(base), "a dog", "-n", "1", "-o", str(tmp_path / "dog.png"), "--steps", "1"]
     )
     assert drawn.exit_code == 0, drawn.output
+
+
+def use_scheduler(base: Path, name: str, config: dict[str, Any]) -> None:
+    index = base / "model_index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "scheduler": ["diffusers", name]}))
+    content = {**config, "_class_name": name, "prediction_type": "v_prediction"}
+    (base / "scheduler" / "scheduler_config.json").write_text(json.dumps(content))
+
+
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+
+
+def test_a_scheduler_that_wants_another_package_is_said(base: Path) -> None:
+    use_scheduler(base, "DPMSolverSDEScheduler", BETAS)
+    drawn = CliRunner().invoke(sample_command, [str(base), "a dog", "-n", "1", "--steps", "1"])
+    assert drawn.exit_code == 2
+    assert drawn.stderr.startswith(f"error: {base}: DPMSolverSDEScheduler requires the torchsde library")
+    assert len(drawn.stderr.splitlines()) == 1
 
 
 FP16 = {

@@ -13,6 +13,12 @@ from torch import nn
 from kubooth_trainer.families.base import Conditioning, TextStack
 from kubooth_trainer.families.weight_files import variant_to_load
 
+# These begin and end with Stable Diffusion's betas where their config does not say; all others with DDPM's.
+_WITH_BETAS = (
+    "DPMSolverSDEScheduler", "HeunDiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "KDPM2DiscreteScheduler",
+)  # fmt: skip
+_BETAS = {"beta_start": 0.00085, "beta_end": 0.012}
+
 
 class ClipText(TextStack):
     """The last hidden states of one CLIP text encoder."""
@@ -38,11 +44,18 @@ class StableDiffusion:
         "scheduler": (
             "DDIMScheduler",
             "DDPMScheduler",
+            "DEISMultistepScheduler",
             "DPMSolverMultistepScheduler",
+            "DPMSolverSDEScheduler",
+            "DPMSolverSinglestepScheduler",
             "EulerAncestralDiscreteScheduler",
             "EulerDiscreteScheduler",
+            "HeunDiscreteScheduler",
+            "KDPM2AncestralDiscreteScheduler",
+            "KDPM2DiscreteScheduler",
             "LMSDiscreteScheduler",
             "PNDMScheduler",
+            "UniPCMultistepScheduler",
         ),
     }
     weighted: tuple[str, ...] = ("unet", "text_encoder", "vae")
@@ -78,7 +91,9 @@ class StableDiffusion:
         )
 
     def load_schedule(self, folder: Path) -> Mapping[str, Any]:
-        return json.loads((folder / "scheduler" / "scheduler_config.json").read_text())  # type: ignore[no-any-return]
+        solver = json.loads((folder / "model_index.json").read_text())["scheduler"][1]
+        config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+        return {**(_BETAS if solver in _WITH_BETAS else {}), **config}
 
     def load_tokenizers(self, folder: Path) -> tuple[Any, ...]:
         from transformers import CLIPTokenizer
