@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 from click.testing import CliRunner
@@ -20,8 +21,10 @@ from kubooth_trainer.checkpoint import Checkpoint
 from kubooth_trainer.export import ExportOptions, export_model
 from kubooth_trainer.families import FAMILIES, wanted_files
 from kubooth_trainer.families.stable_diffusion import loading
+from kubooth_trainer.loss import NoiseSchedule
 from kubooth_trainer.methods.dreambooth import Trainee
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # of diffusers' solvers
 SD = FAMILIES[0]
 SMALL = "30KB"  # the parts that weights are cut into
 PARTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
@@ -32,14 +35,14 @@ def base(tiny_model: Path, tmp_path: Path) -> Path:
     return shutil.copytree(tiny_model, tmp_path / "base")
 
 
-def export(base: Path, *, text_encoder: bool = False) -> Path:
+def export(base: Path, *, text_encoder: bool = False, zero_terminal_snr: bool = False) -> Path:
     """What a training makes of `base` that has added 0.25 to every weight, as a folder beside it."""
     unet, text = SD.load_denoiser(base, torch.float32), SD.load_text(base, torch.float32)
     trainee = Trainee(SD, unet, text if text_encoder else None)
     trained = {name: weight.detach() + 0.25 for name, weight in trainee.named_parameters()}
     save_file(trained, base.parent / "weights.safetensors")
     checkpoint = Checkpoint(step=1, folder=base.parent, uri="", time=0.0, history=[], sharding=None)
-    options = ExportOptions(dtype=torch.bfloat16, zero_terminal_snr=False)
+    options = ExportOptions(dtype=torch.bfloat16, zero_terminal_snr=zero_terminal_snr)
     export_model(SD, base, checkpoint, base.parent / "output", options)
     return base.parent / "output"
 
@@ -145,6 +148,53 @@ def use_scheduler(base: Path, name: str, config: dict[str, Any]) -> None:
 
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+PNDM = {"skip_prk_steps": True, "set_alpha_to_one": False}
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "exported"),
+    [
+        ("DDIMScheduler", {**BETAS, "clip_sample": False}, "DDIMScheduler"),
+        ("EulerDiscreteScheduler", BETAS, "EulerDiscreteScheduler"),
+        ("UniPCMultistepScheduler", BETAS, "UniPCMultistepScheduler"),
+        ("PNDMScheduler", {**BETAS, **PNDM}, "DDIMScheduler"),
+        ("LMSDiscreteScheduler", BETAS, "DDIMScheduler"),
+        ("DEISMultistepScheduler", BETAS, "DDIMScheduler"),
+        ("DPMSolverSDEScheduler", BETAS, "DDIMScheduler"),
+        ("HeunDiscreteScheduler", {"beta_schedule": "scaled_linear"}, "DDIMScheduler"),  # these betas by default
+    ],
+)
+def test_what_was_trained_with_zero_terminal_snr_is_sampled_so(
+    base: Path, name: str, config: dict[str, Any], exported: str
+) -> None:
+    use_scheduler(base, name, config)
+    output = export(base, zero_terminal_snr=True)
+    entry = json.loads((output / "model_index.json").read_text())["scheduler"]
+    about = json.loads((output / "scheduler" / "scheduler_config.json").read_text())
+    assert (entry, about["_class_name"]) == (["diffusers", exported], exported)
+    scheduler = getattr(diffusers, exported).from_pretrained(output, subfolder="scheduler", local_files_only=True)
+    trained = NoiseSchedule.from_config(SD.load_schedule(base), zero_terminal_snr=True).alpha_bar
+    assert trained[-1] == 0.0 and scheduler.alphas_cumprod[-1] <= 2**-24
+    torch.testing.assert_close(scheduler.alphas_cumprod, trained, rtol=0, atol=1e-6)
+    scheduler.set_timesteps(4)
+    assert scheduler.timesteps[0] == 999
+    assert scheduler.config["prediction_type"] == "v_prediction" and not scheduler.config.get("clip_sample")
+
+
+def test_without_zero_terminal_snr_the_scheduler_is_the_bases(base: Path) -> None:
+    use_scheduler(base, "PNDMScheduler", {**BETAS, **PNDM})
+    name = "scheduler/scheduler_config.json"
+    output = export(base)
+    assert (output / name).read_bytes() == (base / name).read_bytes()
+    assert type(DiffusionPipeline.from_pretrained(output, local_files_only=True).scheduler).__name__ == "PNDMScheduler"
+
+
+def test_a_pipeline_with_another_scheduler_draws(base: Path, tmp_path: Path) -> None:
+    use_scheduler(base, "PNDMScheduler", {**BETAS, **PNDM})
+    pipeline = DiffusionPipeline.from_pretrained(export(base, zero_terminal_snr=True), local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    (image,) = pipeline("a dog", num_inference_steps=2, output_type="pt").images
+    assert image.isfinite().all() and image.std() > 0
 
 
 def test_a_scheduler_that_wants_another_package_is_said(base: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from kubooth_trainer.families.weight_files import is_weights, plain_name
 from kubooth_trainer.methods.dreambooth import export_weights
 
 SCHEDULER = "scheduler/scheduler_config.json"
+_RESCALING = "DDIMScheduler"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +34,7 @@ def export_model(family: Family, base: Path, checkpoint: Checkpoint, folder: Pat
 
     Components that were not trained are copied from `base` file by file, under the names that weights have without
     variants: trained ones are saved so, and `from_pretrained` takes a folder of one kind. The scheduler says how to
-    sample what was trained with zero-terminal SNR (arXiv 2305.08891).
+    sample what was trained with zero-terminal SNR.
     """
     partial = folder.with_name(folder.name + ".partial")
     for path in (partial, folder):
@@ -42,11 +45,11 @@ def export_model(family: Family, base: Path, checkpoint: Checkpoint, folder: Pat
     for name in wanted_files(names, family):
         if name.partition("/")[0] not in trained:
             _copy(base / name, partial / name)
+    index = _index(family, base)
     if options.zero_terminal_snr:
-        schedule = json.loads((base / SCHEDULER).read_text())
-        schedule |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+        index["scheduler"], schedule = _zero_terminal(index["scheduler"], family.load_schedule(base))
         (partial / SCHEDULER).write_text(json.dumps(schedule, indent=2, sort_keys=True) + "\n")
-    (partial / INDEX).write_text(json.dumps(_index(family, base), indent=2, sort_keys=True) + "\n")
+    (partial / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
     for component, module in trained.items():
         # transformers writes on rank 0 only, but the first rank of every node needs the model to sample with.
         module.should_save_on_this_rank = lambda is_main_process: is_main_process
@@ -78,6 +81,24 @@ def _index(family: Family, base: Path) -> dict[str, Any]:
     if "safety_checker" in index:
         index["requires_safety_checker"] = False
     return index
+
+
+def _zero_terminal(entry: list[str], schedule: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """The scheduler's entry in the index and its config, to sample from where no signal is left (arXiv 2305.08891).
+
+    Schedulers that know no rescaled betas, as PNDM, would sample by others without a word: DDIM takes their place.
+    """
+    rescaled = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    if "rescale_betas_zero_snr" in _options(entry[1]):
+        return entry, {**schedule, **rescaled}
+    known = {name: value for name, value in schedule.items() if name in _options(_RESCALING)}
+    return ["diffusers", _RESCALING], {**known, "_class_name": _RESCALING, "clip_sample": False, **rescaled}
+
+
+def _options(scheduler: str) -> set[str]:
+    import diffusers
+
+    return set(inspect.signature(getattr(diffusers, scheduler).__init__).parameters)
 
 
 def _load_in_fp32(path: Path) -> None:
