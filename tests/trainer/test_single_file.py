@@ -277,6 +277,16 @@ def test_weights_in_parts_and_in_half_precision(sd1: Path, tmp_path: Path) -> No
         ({}, {"vae": "encoder.down_blocks.0.attentions.0.to_q.bias"}, "no place for vae/encoder.down_blocks.0.att"),
         ({}, {"text_encoder": "adapter.weight"}, "no place for text_encoder/adapter.weight"),
         (
+            {"text_encoder": {"hidden_size": 768, "num_hidden_layers": 11}},
+            {},
+            "is read with 12 layers in the text encoder, and this model's has 11; use Diffusers",
+        ),
+        (
+            {"text_encoder": {"hidden_size": 1024, "num_hidden_layers": 22, "hidden_act": "gelu"}},
+            {},
+            "is read with 23 layers in the text encoder, and this model's has 22; use Diffusers",
+        ),
+        (
             {"text_encoder": {"hidden_act": "gelu"}},
             {"text_encoder": "encoder.layers.23.layer_norm1.bias"},
             "no place for text_encoder/encoder.layers.23",
