@@ -63,6 +63,14 @@ def test_accumulation_changes_no_loss(options: Matrix) -> None:
     assert options.losses("accumulated 2") == pytest.approx(options.losses("average 0"), abs=1e-5)
 
 
+def test_gradient_checkpointing_changes_no_loss(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    matrix = Matrix(tmp_path, tiny_model, photos)
+    again = {"training": {"steps": STEPS, "gradient_checkpointing": "Enabled"}}
+    matrix.run(1, {"plain": 0, "again": 0}, training={"steps": STEPS}, changes={"again": again})
+    assert matrix.losses("again") == pytest.approx(matrix.losses("plain"), abs=1e-5)
+    assert len(set(matrix.losses("plain").values())) == STEPS
+
+
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated:FutureWarning")  # of transformers 5
 @pytest.mark.parametrize("precision", ["BF16", "FP32"])
 def test_a_model_comes_to_its_device_as_it_is_trained(
