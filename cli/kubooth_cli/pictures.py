@@ -20,6 +20,7 @@ from PIL import Image
 from kubooth_cli.models import INDEX, Model, ModelError, Wish
 from kubooth_trainer.company import without_company
 from kubooth_trainer.families import check_model
+from kubooth_trainer.families.weight_files import variant_to_load
 
 LARGEST_BATCH = 4
 GAP = 4  # pixels between the pictures of a grid
@@ -107,18 +108,19 @@ def _from_folder(model: Model, dtype: torch.dtype) -> Any:
     names = [path.relative_to(model.path).as_posix() for path in model.path.rglob("*") if path.is_file()]
     family = check_model(str(model.path), names, (model.path / INDEX).read_bytes())
     pipeline = getattr(diffusers, family.pipeline)
-    only_fp16 = any(name.endswith(".fp16.safetensors") for name in names) and not any(
-        name.endswith(".safetensors") and ".fp16." not in name for name in names
-    )
+    parts = [[name for name in names if name.startswith(f"{component}/")] for component in family.weighted]
     left_out = {"safety_checker", "feature_extractor", "image_encoder", "requires_safety_checker"}
-    return pipeline.from_pretrained(
-        model.path,
-        torch_dtype=dtype,
-        use_safetensors=True,
-        local_files_only=True,
-        variant="fp16" if only_fp16 else None,
-        **dict.fromkeys(left_out & set(inspect.signature(pipeline).parameters)),
-    )
+    try:
+        return pipeline.from_pretrained(
+            model.path,
+            torch_dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            variant=next(filter(None, map(variant_to_load, parts)), None),  # parts without it are loaded plain
+            **dict.fromkeys(left_out & set(inspect.signature(pipeline).parameters)),
+        )
+    except ImportError as error:  # some solvers want a package that diffusers does without
+        raise ModelError(f"{model.path}: {' '.join(str(error).split())}") from error
 
 
 def _from_file(model: Model, dtype: torch.dtype) -> Any:

@@ -41,8 +41,9 @@ def latents(items: int, seed: int, model: Path) -> Latents:
 
 
 def run(config: TrainConfig, world: World, identity: str) -> dict[str, object]:
-    family = FAMILIES[0]
     model = Path(config.model.uri.removeprefix("file://"))
+    pipeline = json.loads((model / "model_index.json").read_text())["_class_name"]
+    family = next(known for known in FAMILIES if known.pipeline == pipeline)
     prompts = ["a photo of a zqx dog", "a photo of a dog"]
     reporter = Reporter()
     claim = Claim(storage=Storage(config.storage), uri=config.checkpoints.uri, identity=Identity.of(config))

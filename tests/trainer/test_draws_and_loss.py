@@ -100,15 +100,26 @@ def test_noise_and_target(prediction: Any) -> None:
     [
         ("epsilon", 0.5, 1.0),  # snr 1 < gamma
         ("epsilon", 10 / 11, 0.5),  # snr 10: 5 / 10
+        ("epsilon", 0.0, 1.0),
+        ("epsilon", 1.0, 0.0),
         ("v_prediction", 10 / 11, 5 / 11),
         ("v_prediction", 0.5, 0.5),
         ("v_prediction", 0.0, 0.0),
+        ("v_prediction", 1.0, 0.0),
     ],
 )
 def test_min_snr_weights(prediction: Any, alpha_bar: float, weight: float) -> None:
     schedule = NoiseSchedule(torch.tensor([alpha_bar]), prediction)
     assert min_snr_weights(schedule, torch.tensor([0]), gamma=5.0).item() == pytest.approx(weight, abs=1e-6)
     assert min_snr_weights(schedule, torch.tensor([0]), gamma=None).item() == 1.0
+
+
+@pytest.mark.parametrize("gamma", [0.3, 1.0, 5.0, 7.7])
+def test_min_snr_weights_for_epsilon_are_the_formula_to_the_last_bit(gamma: float) -> None:
+    schedule = NoiseSchedule.from_config(SD, zero_terminal_snr=False)
+    timesteps = torch.arange(1000)
+    snr = schedule.snr(timesteps)
+    assert min_snr_weights(schedule, timesteps, gamma=gamma).equal(snr.clamp(max=gamma) / snr)
 
 
 def test_the_loss_is_instance_plus_lambda_times_prior() -> None:

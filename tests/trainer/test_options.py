@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from trainer.test_matrix import Matrix
+from trainer.tiny_job import config_dict
+
+from kubooth_trainer import loop
+from kubooth_trainer.config import TrainConfig
+from kubooth_trainer.distributed import World
+from kubooth_trainer.families import FAMILIES
+from kubooth_trainer.methods.dreambooth import Trainee
+from kubooth_trainer.plan import make_plan
 
 STEPS = 5
 DECAY = 0.5
@@ -51,6 +61,40 @@ def test_sharded_averages_and_offloaded_optimizers_are_those_of_the_plain_one(
 
 def test_accumulation_changes_no_loss(options: Matrix) -> None:
     assert options.losses("accumulated 2") == pytest.approx(options.losses("average 0"), abs=1e-5)
+
+
+def test_gradient_checkpointing_changes_no_loss(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    matrix = Matrix(tmp_path, tiny_model, photos)
+    again = {"training": {"steps": STEPS, "gradient_checkpointing": "Enabled"}}
+    matrix.run(1, {"plain": 0, "again": 0}, training={"steps": STEPS}, changes={"again": again})
+    assert matrix.losses("again") == pytest.approx(matrix.losses("plain"), abs=1e-5)
+    assert len(set(matrix.losses("plain").values())) == STEPS
+
+
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated:FutureWarning")  # of transformers 5
+@pytest.mark.parametrize("precision", ["BF16", "FP32"])
+def test_a_model_comes_to_its_device_as_it_is_trained(
+    tiny_model: Path, photos: Path, tmp_path: Path, precision: str
+) -> None:
+    """In BF16 the device never holds it in FP32; the exact weights stay behind for the master weights."""
+    given = config_dict(
+        tiny_model, photos, tmp_path, training__precision=precision, training__gradient_checkpointing="Enabled"
+    )
+    config = TrainConfig.model_validate(given)
+    world = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))
+    plan, around = make_plan(config, world), cast(Any, SimpleNamespace(world=world))
+    family = FAMILIES[0]
+    trainee = Trainee(
+        family, family.load_denoiser(tiny_model, torch.float32), family.load_text(tiny_model, torch.float32)
+    )
+    loaded = loop._Loaded(trainee, torch.zeros(1, 1, 4, dtype=torch.int64), None)
+    exact = loop._exact_weights(loaded)
+    placed, _ = loop._place(loaded, config, plan, around)
+    assert {weight.dtype for weight in placed.parameters()} == {plan.dtype}
+    assert {weight.dtype for weight in exact.values()} == {torch.float32}
+    assert all(weight.equal(exact[name].to(plan.dtype)) for name, weight in placed.named_parameters())
+    for module in (placed.unet, *placed.encoders()):
+        assert any(getattr(part, "gradient_checkpointing", False) for part in module.modules())
 
 
 def test_an_average_is_not_the_last_weights(options: Matrix) -> None:

@@ -259,7 +259,7 @@ def test_weights_in_parts_and_in_half_precision(sd1: Path, tmp_path: Path) -> No
         for number in range(2):
             part = dict(sorted(half.items())[number::2])
             save_file(part, parts / name / f"model.fp16-{number + 1:05}-of-00002.safetensors")
-        (parts / name / "model.fp16.safetensors.index.json").write_text("{}")
+        (parts / name / "model.safetensors.index.fp16.json").write_text("{}")
     write_single_file(parts, tmp_path / "single")
     whole, single = (load_file(tmp_path / name / SINGLE_FILE) for name in ("whole", "single"))
     assert whole.keys() == single.keys()
@@ -276,6 +276,16 @@ def test_weights_in_parts_and_in_half_precision(sd1: Path, tmp_path: Path) -> No
         ({}, {"unet": "mid_block.resnets.2.conv1.weight"}, "no place for unet/mid_block.resnets.2.conv1.weight"),
         ({}, {"vae": "encoder.down_blocks.0.attentions.0.to_q.bias"}, "no place for vae/encoder.down_blocks.0.att"),
         ({}, {"text_encoder": "adapter.weight"}, "no place for text_encoder/adapter.weight"),
+        (
+            {"text_encoder": {"hidden_size": 768, "num_hidden_layers": 11}},
+            {},
+            "is read with 12 layers in the text encoder, and this model's has 11; use Diffusers",
+        ),
+        (
+            {"text_encoder": {"hidden_size": 1024, "num_hidden_layers": 22, "hidden_act": "gelu"}},
+            {},
+            "is read with 23 layers in the text encoder, and this model's has 22; use Diffusers",
+        ),
         (
             {"text_encoder": {"hidden_act": "gelu"}},
             {"text_encoder": "encoder.layers.23.layer_norm1.bias"},

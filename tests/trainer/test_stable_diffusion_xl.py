@@ -10,6 +10,7 @@ import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
 from safetensors.torch import load_file
 from trainer import tiny_xl
+from trainer.test_matrix import Matrix
 from trainer.tiny_job import Launch, MakeConfig
 
 from kubooth_trainer.config import SamplerConfig
@@ -90,6 +91,15 @@ def test_samples_are_those_of_the_pipeline(model: Path) -> None:
         output_type="np",
     ).images
     assert np.abs(ours.astype(int) - np.round(theirs * 255).astype(int)).max() <= 1
+
+
+def test_gradient_checkpointing_changes_no_loss(model: Path, photos: Path, tmp_path: Path) -> None:
+    """With both text encoders trained, and weights gathered anew for what is computed again."""
+    matrix = Matrix(tmp_path, model, photos)
+    again = {"training": {"steps": 3, "gradient_checkpointing": "Enabled"}}
+    matrix.run(1, {"plain": 3, "again": 3}, training={"steps": 3}, changes={"again": again})
+    assert matrix.losses("again") == pytest.approx(matrix.losses("plain"), abs=1e-5)
+    assert len(set(matrix.losses("plain").values())) == 3
 
 
 def test_from_photos_to_a_model_that_plain_diffusers_loads(

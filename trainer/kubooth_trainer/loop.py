@@ -284,5 +284,5 @@ def _place(
         else:
             around.reporter.warn("training.compile: there is no C compiler here, so the UNet is trained uncompiled")
     if isinstance(loaded.prompts, torch.Tensor):
-        return loaded.trainee.to(device), loaded.prompts.to(device)
-    return loaded.trainee.to(device), {key: value.to(device) for key, value in loaded.prompts.items()}
+        return loaded.trainee.to(device, plan.dtype), loaded.prompts.to(device)
+    return loaded.trainee.to(device, plan.dtype), {key: value.to(device) for key, value in loaded.prompts.items()}

@@ -66,12 +66,14 @@ def add_noise(
 def min_snr_weights(schedule: NoiseSchedule, timesteps: torch.Tensor, *, gamma: float | None) -> torch.Tensor:
     """Loss weights [n]: min(snr, gamma) / snr for epsilon, / (snr + 1) for v; ones where gamma is None.
 
-    Where the SNR is 0 (zero-terminal schedules, v prediction) the weight is 0 / 1 = 0 by the formula.
+    Where the SNR is 0 (zero-terminal schedules) that is 1 for epsilon, as wherever the SNR is at most gamma, 0 for v.
     """
     if gamma is None:
         return torch.ones(timesteps.shape, dtype=torch.float32, device=timesteps.device)
     snr = schedule.snr(timesteps)
-    return snr.clamp(max=gamma) / (snr if schedule.prediction == "epsilon" else snr + 1.0)
+    if schedule.prediction == "epsilon":
+        return torch.full_like(snr, gamma) / snr.clamp(min=gamma)
+    return snr.clamp(max=gamma) / (snr + 1.0)
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,7 @@ _OPEN_CLIP_LAYER = {
     "self_attn.out_proj": "attn.out_proj",
 }
 _OPEN_CLIP_LAYERS = 23  # SD 2.x uses the last layer but one of 24: readers ignore what is called layer 23
+_LAYERS = {768: 12, 1024: _OPEN_CLIP_LAYERS}  # by width: the text encoders of SD 1.x and 2.x, as readers build them
 
 
 def check_single_file(folder: Path) -> None:
@@ -92,9 +93,7 @@ def write_single_file(folder: Path, target: Path) -> None:
     for path in (partial, target):
         shutil.rmtree(path, ignore_errors=True)
     weights = {name: _weights(folder / name, _whole) for name in _COMPONENTS}
-    shutil.copytree(
-        folder, partial / CONFIGS, ignore=shutil.ignore_patterns("*.safetensors", "*.safetensors.index.json")
-    )
+    shutil.copytree(folder, partial / CONFIGS, ignore=shutil.ignore_patterns("*.safetensors", "*.safetensors.*"))
     save_file(single_file_weights(_configs(folder), weights), partial / SINGLE_FILE, metadata={"format": "pt"})
     partial.replace(target)
 
@@ -184,6 +183,13 @@ def _vae_module(module: str, *, levels: int) -> str | None:
 
 def _text(tensors: Tensors, config: Config) -> dict[str, torch.Tensor]:
     """SD 1.x holds CLIP as transformers names it, SD 2.x holds OpenCLIP: its activation tells which."""
+    layers = config["num_hidden_layers"]
+    expected = _LAYERS.get(config["hidden_size"], layers)
+    if layers != expected:
+        raise ConfigError(
+            f"output.format: SingleFile is read with {expected} layers in the text encoder, and this model's has "
+            f"{layers}; use Diffusers"
+        )
     bare = {name.removeprefix("text_model."): tensor for name, tensor in tensors.items()}
     bare.pop("embeddings.position_ids", None)  # 0, 1, 2, …: a buffer that older releases saved
     if config.get("hidden_act") == "gelu":

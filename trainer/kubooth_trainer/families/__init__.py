@@ -13,6 +13,7 @@ from kubooth_trainer.errors import BadModelError
 from kubooth_trainer.families.base import Conditioning, Family, Parts, TextStack, load_parts
 from kubooth_trainer.families.stable_diffusion import StableDiffusion
 from kubooth_trainer.families.stable_diffusion_xl import StableDiffusionXL
+from kubooth_trainer.families.weight_files import is_weights, variant_of, variant_to_load
 
 __all__ = ["FAMILIES", "Conditioning", "Family", "Parts", "TextStack", "check_model", "load_parts", "wanted_files"]
 
@@ -78,8 +79,6 @@ def wanted_files(names: Collection[str], family: Family) -> list[str]:
     wanted = {INDEX}
     for component in family.components:
         files = [name for name in names if name.startswith(f"{component}/") and name.endswith(NEEDED)]
-        weights = [name for name in files if name.endswith((".safetensors", ".safetensors.index.json"))]
-        plain = [name for name in weights if ".fp16." not in name and ".non_ema." not in name]
-        dropped = set(weights) - set(plain) if plain else set()
-        wanted.update(name for name in files if name not in dropped)
+        variant = variant_to_load(files)
+        wanted.update(name for name in files if not is_weights(name) or variant_of(name) == variant)
     return sorted(wanted & set(names))

@@ -11,6 +11,13 @@ import torch
 from torch import nn
 
 from kubooth_trainer.families.base import Conditioning, TextStack
+from kubooth_trainer.families.weight_files import variant_to_load
+
+# These begin and end with Stable Diffusion's betas where their config does not say; all others with DDPM's.
+_WITH_BETAS = (
+    "DPMSolverSDEScheduler", "HeunDiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "KDPM2DiscreteScheduler",
+)  # fmt: skip
+_BETAS = {"beta_start": 0.00085, "beta_end": 0.012}
 
 
 class ClipText(TextStack):
@@ -37,11 +44,18 @@ class StableDiffusion:
         "scheduler": (
             "DDIMScheduler",
             "DDPMScheduler",
+            "DEISMultistepScheduler",
             "DPMSolverMultistepScheduler",
+            "DPMSolverSDEScheduler",
+            "DPMSolverSinglestepScheduler",
             "EulerAncestralDiscreteScheduler",
             "EulerDiscreteScheduler",
+            "HeunDiscreteScheduler",
+            "KDPM2AncestralDiscreteScheduler",
+            "KDPM2DiscreteScheduler",
             "LMSDiscreteScheduler",
             "PNDMScheduler",
+            "UniPCMultistepScheduler",
         ),
     }
     weighted: tuple[str, ...] = ("unet", "text_encoder", "vae")
@@ -77,7 +91,9 @@ class StableDiffusion:
         )
 
     def load_schedule(self, folder: Path) -> Mapping[str, Any]:
-        return json.loads((folder / "scheduler" / "scheduler_config.json").read_text())  # type: ignore[no-any-return]
+        solver = json.loads((folder / "model_index.json").read_text())["scheduler"][1]
+        config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+        return {**(_BETAS if solver in _WITH_BETAS else {}), **config}
 
     def load_tokenizers(self, folder: Path) -> tuple[Any, ...]:
         from transformers import CLIPTokenizer
@@ -123,11 +139,9 @@ def halvings(folder: Path, component: str) -> int:
 
 def loading(component: Path) -> dict[str, Any]:
     """Arguments for `from_pretrained`: safetensors only, nothing fetched, the fp16 variant where it is the only one."""
-    names = [path.name for path in component.glob("*.safetensors")]
-    only_fp16 = bool(names) and all(".fp16." in name for name in names)
     return {
         "use_safetensors": True,
         "local_files_only": True,
         "low_cpu_mem_usage": True,
-        "variant": "fp16" if only_fp16 else None,
+        "variant": variant_to_load(path.name for path in component.iterdir()),
     }
