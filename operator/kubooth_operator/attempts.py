@@ -208,7 +208,7 @@ def _judge(now: Present, batch_job: BatchJob) -> None:
     first = min((pod.end_time for pod in now.pods if pod.end_time), default=None)
     since = first or time_of(batch_job.failure.get("lastTransitionTime")) or draft.now
     judge_at = since + timedelta(seconds=deadlines.JUDGE_SECONDS)
-    if batch_job.condition("Failed") is None and draft.now < judge_at and not all(p.is_terminal for p in now.pods):
+    if draft.now < judge_at and not all(pod.is_terminal for pod in now.pods):
         hear(draft.status, now.pods)
         draft.wake_at(judge_at)
     elif batch_job.is_held_back:

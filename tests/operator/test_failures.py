@@ -157,12 +157,14 @@ def test_a_pod_that_should_be_gone_and_is_not_is_taken_for_lost() -> None:
     assert (world.status["failure"]["reason"], world.status["failure"]["pod"]) == ("NodeLost", lost["metadata"]["name"])
 
 
-def test_the_verdict_waits_for_the_last_words_of_the_other_pods() -> None:
+@pytest.mark.parametrize("fails_at_once", [False, True], ids=["failure-target", "failed-at-once"])
+def test_the_verdict_waits_for_the_last_words_of_the_other_pods(fails_at_once: bool) -> None:
     endings = {
         0: Ending(after=20, code=70, reason="TrainerCrashed", message="Connection closed by peer"),
         1: Ending(after=21, code=137, oom=True),
     }
     world = two_nodes(lambda attempt: Behaviour(endings=endings, stop_seconds=8), maxRestarts=0)
+    world.fails_at_once = fails_at_once
     assert world.run_to_the_end()["failure"]["reason"] == "OutOfMemory"
 
 

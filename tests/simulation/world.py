@@ -85,6 +85,7 @@ class World:
         self.status_writes: list[Manifest] = []
         self.writes = 0
         self.hold_jobs = False  # a queue suspends new batch Jobs
+        self.fails_at_once = False  # before Kubernetes 1.31 a batch Job is Failed while its pods still run
         self.dead_nodes: set[str] = set()
         self.wake: datetime | None = None
         self.before_write: Callable[[], None] = lambda: None
@@ -329,7 +330,7 @@ class World:
                 if not ended(pod):
                     self._stop(pod)
         if "FailureTarget" in {each["type"] for each in conditions}:
-            if all(ended(pod) for pod in own):
+            if "Failed" not in held and (self.fails_at_once or all(ended(pod) for pod in own)):
                 conditions.append({**condition("Failed", self.now), "reason": "PodFailurePolicy", "message": "m"})
             return
         if sum(pod["status"]["phase"] == "Succeeded" for pod in own) == job["spec"]["completions"]:
