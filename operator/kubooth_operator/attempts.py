@@ -19,6 +19,7 @@ from kubooth_operator.workload import BatchJob, time_of
 
 TAKEN_RETRY_SECONDS = 30  # how often a name that is taken is tried again
 MOST_DELETIONS = 1  # of a batch Job that ran, within one attempt
+NO_CAUSE = frozenset({"", "Starting", "Queued", "PodsNotReady", "ContainerCreating"})  # of pods that are not ready
 
 
 def go_on(now: Present) -> None:
@@ -58,7 +59,7 @@ def follow(now: Present) -> None:
     else:
         _restore(now)
         if batch_job.is_held_back:
-            _queue(now)
+            _queue(now, batch_job)
         elif not (_is_broken(now) or _time_is_up(now)):
             _wait_or_run(now, batch_job)
 
@@ -69,11 +70,16 @@ def _begin(now: Present, number: int) -> None:
     draft.status["attempts"] = number
     remembered = {"firstStep": ending.saved_step(draft), "earlyDisruptions": disruptions}
     draft.status["attempt"] = {"number": number} | {name: value for name, value in remembered.items() if value}
-    if not now.job.spec.queue_name:  # a queue starts the clock when it lets the batch Job go
-        draft.remember(startTime=draft.now)
+    _start_clock(now)
     draft.status.setdefault("startTime", timestamp(draft.now))
     _stand_at_the_start(now)
     draft.wake_in(0)
+
+
+def _start_clock(now: Present) -> None:
+    """Before there is a batch Job. Where the job names a queue, that starts the clock when it lets the batch Job go."""
+    if not now.job.spec.queue_name:
+        now.draft.remember(startTime=now.draft.now)
 
 
 def _stand_at_the_start(now: Present) -> None:
@@ -96,7 +102,7 @@ def _without_batch_job(now: Present) -> None:
     elif draft.time("readyTime") is not None:
         _stop_clocks(now)
         draft.attempt["jobDeletions"] = draft.attempt.get("jobDeletions", 0) + 1
-        draft.remember(startTime=draft.now)
+        _start_clock(now)
         message = "the batch Job was deleted and is made again"
         draft.stand("Starting", "JobDeleted", message)
         draft.set_condition("PodsReady", False, "JobDeleted", message)
@@ -150,14 +156,37 @@ def _stand_before_pods(now: Present, reason: str, message: str) -> None:
 # Waiting and running
 
 
-def _queue(now: Present) -> None:
-    """A queue holds the pods back, or took them away: no clock runs."""
-    if now.draft.time("startTime") is not None:
+def _queue(now: Present, batch_job: BatchJob) -> None:
+    """A queue holds the pods back: no clock runs. Once it has let them go, it ends the attempt by taking them away:
+    pods that are stopped fail the batch Job, so that it can never go on."""
+    if _was_let_go(now, batch_job):
+        _take_back(now)
+        return
+    if now.draft.time("startTime") is not None:  # the job names no queue, and one of the cluster's took it in
         _stop_clocks(now)
     queue = now.job.spec.queue_name
     message = f"waiting for queue {queue}" if queue else "the batch Job was suspended by someone else"
     now.draft.stand("Pending", "Queued", message)
     now.draft.set_condition("PodsReady", False, "Queued", message)
+
+
+def _was_let_go(now: Present, batch_job: BatchJob) -> bool:
+    """Whether the batch Job has had pods. Where the job names a queue, its clock says so: it starts with them."""
+    if now.job.spec.queue_name:
+        return now.draft.time("startTime") is not None
+    return now.draft.time("readyTime") is not None or any(batch_job.owns(pod) for pod in now.pods)
+
+
+def _take_back(now: Present) -> None:
+    """A queue took the devices back. From pods that were not ready yet, for what they waited for: that counts, since
+    it may never come."""
+    what = "the queue took the job's devices back"
+    if not now.job.spec.queue_name:
+        what = "the batch Job was suspended by someone else"
+    if now.draft.time("readyTime") is not None:
+        ending.end_failed(now, Diagnosis(reason="Preempted", message=what, kind="Disruption"))
+    else:
+        _end_before_ready(now, f"{what} before its pods were ready")
 
 
 def _stop_clocks(now: Present) -> None:
@@ -211,9 +240,8 @@ def _judge(now: Present, batch_job: BatchJob) -> None:
     if draft.now < judge_at and not all(pod.is_terminal for pod in now.pods):
         hear(draft.status, now.pods)
         draft.wake_at(judge_at)
-    elif batch_job.is_held_back:
-        message = "the queue took the job's devices back"
-        ending.end_failed(now, Diagnosis(reason="Preempted", message=message, kind="Disruption"))
+    elif batch_job.is_held_back:  # which was not seen before its pods failed
+        _take_back(now)
     else:
         ending.end_failed(now, diagnose(now.pods, batch_job))
 
@@ -270,16 +298,21 @@ def _has_started_too_late(now: Present) -> bool:
     if now.draft.now < end:
         now.draft.wake_at(end)
         return False
-    if now.batch_job is None or now.batch_job.is_being_deleted:
+    _end_before_ready(now, f"the pods were not ready within runPolicy.startupDeadlineSeconds ({limit} s)")
+    return True
+
+
+def _end_before_ready(now: Present, what: str) -> None:
+    """Ends the attempt for what its pods wait for: as one sees it, or, where they are being stopped, saw it last."""
+    batch_job = now.batch_job
+    if batch_job is None or batch_job.is_being_deleted or batch_job.is_held_back:
         condition = now.draft.condition("PodsReady") or {}
         reason, detail = condition.get("reason", ""), condition.get("message", "")
     else:
-        waiting = now.why_waiting(now.batch_job)
+        waiting = now.why_waiting(batch_job)
         reason, detail = waiting.reason, waiting.message
-    message = f"the pods were not ready within runPolicy.startupDeadlineSeconds ({limit} s): {detail}"
-    known = "StartupDeadlineExceeded" if reason in {"", "Starting", "PodsNotReady", "ContainerCreating"} else reason
-    ending.end_failed(now, Diagnosis(reason=known, message=message, kind="Retryable"), spread=True)
-    return True
+    known = "StartupDeadlineExceeded" if reason in NO_CAUSE else reason
+    ending.end_failed(now, Diagnosis(reason=known, message=f"{what}: {detail}", kind="Retryable"), spread=True)
 
 
 def _check_progress(now: Present) -> None:

@@ -316,14 +316,7 @@ class World:
         held = {each["type"] for each in conditions}
         if held & {"Complete", "Failed"}:
             return
-        if job["spec"].get("suspend"):
-            for pod in own:
-                if ended(pod):
-                    del self.pods[pod["metadata"]["name"]]
-                else:
-                    self._stop(pod)
-            return
-        failed = [pod for pod in own if pod["status"]["phase"] == "Failed"]
+        failed = [pod for pod in own if pod["status"]["phase"] == "Failed"]  # also of a job that is suspended
         if failed and "FailureTarget" not in held:
             conditions.append({**condition("FailureTarget", self.now), "reason": "PodFailurePolicy", "message": "m"})
             for pod in own:
@@ -337,6 +330,11 @@ class World:
             conditions.append(condition("Complete", self.now))
             return
         if "deletionTimestamp" in job["metadata"]:
+            return
+        if job["spec"].get("suspend"):
+            for pod in own:
+                if not ended(pod):
+                    self._stop(pod)
             return
         wanted = set(range(job["spec"]["parallelism"])) - {index_of(pod) for pod in own}
         for index in sorted(wanted):
