@@ -1,4 +1,4 @@
-"""When time runs out for an attempt, and how long to wait before the next. Pure; called by `attempts`.
+"""When time runs out for an attempt, and how long to wait before the next. Pure; for `attempts`, `verdict`, `ending`.
 
 Times are aware datetimes, durations seconds. The clock of a deadline starts from what the operator wrote into the
 status, so a restart of the operator changes nothing.

@@ -1,4 +1,4 @@
-"""From pods and their batch Job to a reason that a person understands. Pure; called by `attempts`.
+"""From pods and their batch Job to a reason that a person understands. Pure; called by `verdict` and `present`.
 
 A gang falls together: one pod has the cause, the others report the lost connection a second later, and may be seen
 first. So findings are ranked by how much they explain, then by time. The reasons are listed in

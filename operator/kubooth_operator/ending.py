@@ -1,4 +1,4 @@
-"""How an attempt ends, and how its job does. Pure; called by `attempts` and `reconcile`.
+"""How an attempt ends, and how its job does. Pure; called by `attempts`, `verdict` and `reconcile`.
 
 The end is written into the status first, with its cause and what it leads to; only the next pass deletes anything.
 Then the attempt is released: its batch Job is deleted unless it ended by itself, pods on nodes that do not answer are

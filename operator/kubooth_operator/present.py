@@ -1,4 +1,4 @@
-"""The present of one job in one pass: what `attempts` and `ending` look at, and the draft they write to."""
+"""The present of one job in one pass: what `attempts`, `verdict` and `ending` look at, and the draft they write to."""
 
 from __future__ import annotations
 

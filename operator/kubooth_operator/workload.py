@@ -1,4 +1,4 @@
-"""Pods and batch Jobs as facts: what `diagnose` and `attempts` ask of manifests from the API server. Pure."""
+"""Pods and batch Jobs as facts: what `diagnose`, `attempts`, `verdict` ask of manifests of the API server. Pure."""
 
 from __future__ import annotations
 

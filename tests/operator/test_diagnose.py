@@ -195,7 +195,7 @@ def test_why_pods_cannot_be_created_is_said_where_it_is_known() -> None:
 
 def test_every_reason_is_explained() -> None:
     """`docs/troubleshooting.md` has a row for each word that a status can hold."""
-    names = ("diagnose", "attempts", "ending", "reconcile")
+    names = ("diagnose", "attempts", "verdict", "ending", "reconcile")
     source = "".join((ROOT / "operator/kubooth_operator" / f"{name}.py").read_text() for name in names)
     phases = {"Pending", "Failed"}
     said = set(re.findall(r'"([A-Z][a-z]+[A-Za-z]*)"', source)) - phases - NOT_REASONS
