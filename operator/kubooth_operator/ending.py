@@ -7,7 +7,7 @@ deleted by force, and when nothing of it runs any more, its devices are accounte
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from kubooth_operator import children, deadlines
 from kubooth_operator.api.status import Outcome
@@ -17,8 +17,9 @@ from kubooth_operator.present import Present
 from kubooth_operator.status import close, failure_status, held_seconds
 
 
-def end_failed(now: Present, diagnosis: Diagnosis, *, spread: bool = False) -> None:
-    """Ends the attempt after a failure. `spread`: the next waits a while of its own, not that of other jobs."""
+def end_failed(now: Present, diagnosis: Diagnosis, *, spread: bool = False, since: datetime | None = None) -> None:
+    """Ends the attempt after a failure. `spread`: the next waits a while of its own, not that of other jobs. `since`:
+    when its pause began, if not now."""
     draft, most = now.draft, now.policy.max_restarts or 0
     restarts = draft.status.get("restarts", 0)
     draft.status["failure"] = failure_status(diagnosis)
@@ -37,7 +38,7 @@ def end_failed(now: Present, diagnosis: Diagnosis, *, spread: bool = False) -> N
             pause = deadlines.backoff_seconds(restarts + 2)
             pause += deadlines.spread_seconds(f"{now.job.uid}/{draft.number}", pause)
         if pause:
-            draft.remember(retryTime=draft.now + timedelta(seconds=pause))
+            draft.remember(retryTime=(since or draft.now) + timedelta(seconds=pause))
         end(now, "Retry")
 
 

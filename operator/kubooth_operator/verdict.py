@@ -5,19 +5,20 @@ Called by `attempts` in every pass over an attempt that lives.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from kubooth_operator import deadlines, ending
 from kubooth_operator.diagnose import Diagnosis, diagnose
 from kubooth_operator.present import Present
 from kubooth_operator.status import failure_status, hear
-from kubooth_operator.workload import BatchJob, time_of
+from kubooth_operator.workload import BatchJob, Pod, time_of
 
 NO_CAUSE = frozenset({"", "Starting", "Queued", "PodsNotReady", "ContainerCreating"})  # of pods that are not ready
 
 
 def judge(now: Present, batch_job: BatchJob) -> None:
-    """The batch Job has failed: why, as soon as all pods have had their last word."""
+    """The batch Job has failed: why, as soon as all pods have had their last word. For a while, unless all that is
+    heard is an echo: then each node has until its pod must be gone, before which no attempt can begin anyway."""
     draft = now.draft
     first = min((pod.end_time for pod in now.pods if pod.end_time), default=None)
     since = first or time_of(batch_job.failure.get("lastTransitionTime")) or draft.now
@@ -25,10 +26,42 @@ def judge(now: Present, batch_job: BatchJob) -> None:
     if draft.now < judge_at and not all(pod.is_terminal for pod in now.pods):
         hear(draft.status, now.pods)
         draft.wake_at(judge_at)
-    elif batch_job.is_held_back:  # which was not seen before its pods failed
+        return
+    if batch_job.is_held_back:  # which was not seen before its pods failed
         take_back(now)
-    else:
-        ending.end_failed(now, diagnose(now.pods, batch_job))
+        return
+    found = diagnose(now.pods, batch_job)
+    silent = [pod for pod in now.pods if not pod.is_terminal and pod.is_scheduled and pod.gone_by is not None]
+    if found.is_echo and silent and not now.is_suspended:
+        pod, force_time = min(((pod, _force_time(pod)) for pod in silent), key=lambda each: each[1])
+        if draft.now < force_time:
+            hear(draft.status, now.pods)
+            _wait_for_word(now, pod, found)
+            draft.wake_at(force_time)
+            return
+        found = _lost(pod)
+    ending.end_failed(now, found, since=min(judge_at, draft.now))
+
+
+def _wait_for_word(now: Present, pod: Pod, found: Diagnosis) -> None:
+    phase = "Running" if now.draft.time("readyTime") is not None else "Starting"
+    message = f"the gang has failed ({found.reason}), and pod {pod.name} does not end: its node {pod.node} may be lost"
+    now.draft.stand(phase, "PodNotReady", message)
+    now.draft.set_condition("PodsReady", False, "PodNotReady", message)
+
+
+def _force_time(pod: Pod) -> datetime:
+    assert pod.gone_by is not None
+    return deadlines.force_time(pod.gone_by)
+
+
+def _lost(pod: Pod) -> Diagnosis:
+    """Of a pod that should be gone and is not."""
+    if pod.node is None:
+        message = f"pod {pod.name} was deleted before it had a node"
+        return Diagnosis(reason="Stopped", message=message, kind="Retryable", pod=pod.name)
+    message = f"pod {pod.name} was to go and does not: its node {pod.node} does not answer"
+    return Diagnosis(reason="NodeLost", message=message, kind="Disruption", pod=pod.name)
 
 
 def take_back(now: Present) -> None:
@@ -51,12 +84,10 @@ def is_broken(now: Present) -> bool:
         if pod.disruption is not None:
             ending.end_failed(now, diagnose([pod], now.batch_job))
             return True
-        force_time = deadlines.force_time(pod.gone_by)
-        if now.draft.now >= force_time:
-            message = f"pod {pod.name} was to go and does not: its node {pod.node} does not answer"
-            ending.end_failed(now, Diagnosis(reason="NodeLost", message=message, kind="Disruption", pod=pod.name))
+        if now.draft.now >= _force_time(pod):
+            ending.end_failed(now, _lost(pod))
             return True
-        now.draft.wake_at(force_time)
+        now.draft.wake_at(_force_time(pod))
     return False
 
 

@@ -363,7 +363,7 @@ class World:
 
     def _kubelet(self, pod: Manifest) -> None:
         status, metadata = pod["status"], pod["metadata"]
-        if pod["spec"]["nodeName"] in self.dead_nodes or ended(pod):
+        if pod["spec"].get("nodeName", "") in self.dead_nodes or ended(pod):
             return
         behaviour = self.script(int(metadata["labels"]["kubooth.io/attempt"]))
         ending = behaviour.endings.get(index_of(pod), behaviour.every)
@@ -428,7 +428,7 @@ class World:
         if pod["metadata"].get("stopped") is None:
             pod["metadata"]["stopped"] = self.now
             pod["metadata"]["deletionTimestamp"] = stamp(self.now + timedelta(seconds=grace))
-        if pod["status"]["phase"] == "Pending" and pod["spec"]["nodeName"] not in self.dead_nodes:
+        if pod["status"]["phase"] == "Pending" and pod["spec"].get("nodeName", "") not in self.dead_nodes:
             self._finish(pod, Ending(code=143))
 
 
