@@ -106,6 +106,7 @@ def _without_batch_job(now: Present) -> None:
         draft.set_condition("PodsReady", False, "JobDeleted", message)
         draft.wake_in(0)
     elif now.live_pods:
+        ending.delete_orphans(now)
         ending.force_lost_pods(now)
     elif not (verdict.time_is_up(now) or verdict.has_started_too_late(now)):
         _restore(now)

@@ -162,6 +162,22 @@ def force_lost_pods(now: Present) -> None:
             now.draft.wake_at(force_time)
 
 
+def delete_orphans(now: Present) -> None:
+    """Deletes pods that outlive their batch Job and that nobody else deletes: it went by `--cascade=orphan`, or the
+    cluster's garbage collector is stuck, which has a minute. From the pod's creation, or the attempt's start or end,
+    one of which is written when a batch Job is missed or before it is deleted."""
+    for pod in now.orphans:
+        if pod.gone_by is not None:
+            continue
+        times = (pod.creation_time, now.draft.time("startTime"), now.draft.time("endTime"))
+        since = max(filter(None, times), default=now.draft.now)
+        delete_time = since + timedelta(seconds=deadlines.ORPHAN_SECONDS)
+        if now.draft.now >= delete_time:
+            now.draft.delete([children.deletion(pod.manifest)])
+        else:
+            now.draft.wake_at(delete_time)
+
+
 def how_it_ended(now: Present) -> str:
     """The end of the newest attempt in a few words."""
     reason = now.draft.status.get("failure", {}).get("reason")
@@ -183,6 +199,7 @@ def _is_gone(now: Present, *, may_delete: bool) -> bool:
     elif batch_job is not None and batch_job.is_being_deleted:  # and held by a finalizer: its pods do not follow it
         left = [pod for pod in now.live_pods if pod.gone_by is None and batch_job.owns(pod)]
         now.draft.delete([children.deletion(pod.manifest) for pod in left])
+    delete_orphans(now)
     force_lost_pods(now)
     return False
 

@@ -73,6 +73,11 @@ class Pod:
         return time_of(self.manifest["metadata"].get("deletionTimestamp"))
 
     @property
+    def creation_time(self) -> datetime | None:
+        """When it was made."""
+        return time_of(self.manifest["metadata"].get("creationTimestamp"))
+
+    @property
     def start_time(self) -> datetime | None:
         """Since when it holds its node's resources."""
         return time_of(self._status.get("startTime"))

@@ -218,6 +218,13 @@ class World:
         )
         self._stop(pod)
 
+    def orphan(self, batch_job: Manifest) -> None:
+        """Somebody deletes a batch Job and leaves its pods, as `kubectl delete job --cascade=orphan` does."""
+        for pod in self.pods.values():
+            owners = pod["metadata"]["ownerReferences"]
+            pod["metadata"]["ownerReferences"] = [e for e in owners if e["uid"] != batch_job["metadata"]["uid"]]
+        self.delete(ref_of(batch_job))
+
     def delete(self, ref: Ref, uid: str | None = None, grace_seconds: int | None = None) -> None:
         """A deletion, by the operator or by hand, in the background."""
         if ref.kind == "Pod":
@@ -239,7 +246,7 @@ class World:
         del self.children[ref]
         if ref.kind == "Job":
             for pod in list(self.pods.values()):
-                if pod["metadata"]["ownerReferences"][0]["uid"] == child["metadata"]["uid"]:
+                if owner_uid(pod) == child["metadata"]["uid"]:
                     if ended(pod):
                         del self.pods[pod["metadata"]["name"]]
                     else:
@@ -311,7 +318,7 @@ class World:
     # The Job controller
 
     def _job_controller(self, job: Manifest) -> None:
-        own = [p for p in self.pods.values() if p["metadata"]["ownerReferences"][0]["uid"] == job["metadata"]["uid"]]
+        own = [pod for pod in self.pods.values() if owner_uid(pod) == job["metadata"]["uid"]]
         conditions = job["status"].setdefault("conditions", [])
         held = {each["type"] for each in conditions}
         if held & {"Complete", "Failed"}:
@@ -420,8 +427,7 @@ class World:
             del self.pods[pod["metadata"]["name"]]
 
     def _has_owner(self, pod: Manifest) -> bool:
-        uid = pod["metadata"]["ownerReferences"][0]["uid"]
-        return any(child["metadata"]["uid"] == uid for child in self.children.values())
+        return any(child["metadata"]["uid"] == owner_uid(pod) for child in self.children.values())
 
     def _stop(self, pod: Manifest) -> None:
         grace = 300
@@ -448,6 +454,10 @@ def merged(target: Manifest, patch: Manifest) -> Manifest:
 
 def ended(pod: Manifest) -> bool:
     return pod["status"]["phase"] in {"Succeeded", "Failed"}
+
+
+def owner_uid(pod: Manifest) -> str | None:
+    return next((str(owner["uid"]) for owner in pod["metadata"]["ownerReferences"]), None)
 
 
 def index_of(pod: Manifest) -> int:
