@@ -1,9 +1,10 @@
 """The edge of a pass: gathers what `reconcile` looks at, and carries out what it decides.
 
 Reads come from the cache, except where acting on a stale one would do harm: before anything is created or deleted the
-job itself is read, before a batch Job is created its pods are listed, and nobody is told that a runtime or a name is
-missing or taken without a look. Every write carries a precondition (a UID, a resourceVersion, or that the name is
-free), so that two operators at once, or one behind its time, cannot do damage.
+job itself is read, before a batch Job is created its pods are listed, before a pod is deleted for want of its batch Job
+that is looked for, and nobody is told that a runtime or a name is missing or taken without a look. Every write carries
+a precondition (a UID, a resourceVersion, or that the name is free), so that two operators at once, or one behind its
+time, cannot do damage.
 """
 
 from __future__ import annotations
@@ -176,6 +177,8 @@ class Cluster:
         ref = deletion.ref
         if _is_going(deletion, observed):
             return False
+        if ref.kind == POD.kind and deletion.grace_seconds is None and await self._finds_its_batch_job(ref, observed):
+            return True
         options = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
@@ -197,6 +200,27 @@ class Cluster:
             store.remove(key, deletion.uid)
         _log.info("deleted %s %s", ref.kind, ref.name, extra=_about(observed.job))
         return True
+
+    async def _finds_its_batch_job(self, pod: Ref, observed: Observed) -> bool:
+        """Whether a pod whose batch Job was thought to be gone has it still, without our label; takes note of it."""
+        owners = [
+            owner
+            for each in observed.pods
+            if each["metadata"]["name"] == pod.name
+            for owner in each["metadata"].get("ownerReferences") or ()
+        ]
+        known = {uid_of(child) for child in observed.children}
+        for owner in owners:
+            if owner["kind"] != BATCH_JOB.kind or owner["uid"] in known:
+                continue
+            try:
+                found = await self._api.get(BATCH_JOB.path(pod.namespace, owner["name"]))
+            except NotFoundError:
+                continue
+            if uid_of(found) == owner["uid"]:
+                self._cache.put(found)
+                return True
+        return False
 
     async def _create(self, manifest: Manifest, job: Manifest) -> bool:
         """False where an object of someone else has the name."""

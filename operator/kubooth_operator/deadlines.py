@@ -1,4 +1,4 @@
-"""When time runs out for an attempt, and how long to wait before the next. Pure; called by `attempts`.
+"""When time runs out for an attempt, and how long to wait before the next. Pure; for `attempts`, `verdict`, `ending`.
 
 Times are aware datetimes, durations seconds. The clock of a deadline starts from what the operator wrote into the
 status, so a restart of the operator changes nothing.
@@ -13,6 +13,7 @@ BACKOFF_SECONDS = (0, 10, 20, 40, 80, 160, 300)
 PROGRESS_SLACK_SECONDS = 30  # the ranks' own watchdog comes first: it leaves the stacks of all ranks
 FORCE_SLACK_SECONDS = 10  # for a kubelet that is slow to say that a pod has ended
 JUDGE_SECONDS = 10  # how long the first failed pod waits for its neighbours' last words
+ORPHAN_SECONDS = 60  # for the cluster to delete the pods of a batch Job that is gone
 EXPLAIN_SECONDS = 60  # a pod that cannot start for this long shows why
 MISSING_SECONDS = 10  # a pod that is not created for this long shows why
 

@@ -1,4 +1,4 @@
-"""From pods and their batch Job to a reason that a person understands. Pure; called by `attempts`.
+"""From pods and their batch Job to a reason that a person understands. Pure; called by `verdict` and `present`.
 
 A gang falls together: one pod has the cause, the others report the lost connection a second later, and may be seen
 first. So findings are ranked by how much they explain, then by time. The reasons are listed in
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Literal
@@ -65,6 +65,7 @@ class Diagnosis:
     pod: str | None = None
     exit_code: int | None = None
     log: tuple[str, ...] = ()
+    is_echo: bool = False  # the cause lies with another pod, perhaps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +80,8 @@ def diagnose(pods: Sequence[Pod], batch_job: BatchJob | None) -> Diagnosis:
     """Why an attempt failed, from its pods and, where those tell nothing, from its batch Job."""
     findings = [(rank, pod, diagnosis) for pod in pods for rank, diagnosis in [_of_pod(pod)] if diagnosis is not None]
     if findings:
-        _, _, first = min(findings, key=lambda each: (each[0], each[1].end_time or _FAR_FUTURE, each[1].name))
-        return first
+        rank, _, first = min(findings, key=lambda each: (each[0], each[1].end_time or _FAR_FUTURE, each[1].name))
+        return replace(first, is_echo=rank >= _Rank.SYMPTOM)
     return _of_batch_job(batch_job)
 
 
@@ -114,6 +115,8 @@ def _of_pod(pod: Pod) -> tuple[_Rank, Diagnosis | None]:
     if killed_by == "OOMKilled":
         what = "was killed because its memory limit was reached: raise resources.limits.memory in the runtime"
         return _Rank.KUBELET, _seen(pod, "OutOfMemory", what)
+    if pod.has_failed and pod.node is None:  # by the cluster's clean-up, once somebody had deleted it
+        return _Rank.ECHO, _seen(pod, "Stopped", "was deleted before it had a node")
     if pod.has_failed and not pod.terminated:
         return _Rank.KUBELET, _seen(pod, "PodRejected", f"was refused by its node: {pod.reason}: {pod.message}")
     if code is None or code == ExitCode.OK:

@@ -1,7 +1,7 @@
 """The plan of one pass while it is being made: the new status beside the old one, deletions, children, wake-ups.
 
-Used by `reconcile`, `attempts` and `ending`. A draft starts from the status as it was read and ends as a `Plan` that
-holds only what changed, so a pass that changes nothing writes nothing.
+Used by `reconcile`, `attempts`, `verdict` and `ending`. A draft starts from the status as it was read and ends as a
+`Plan` that holds only what changed, so a pass that changes nothing writes nothing.
 """
 
 from __future__ import annotations

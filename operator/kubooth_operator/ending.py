@@ -1,4 +1,4 @@
-"""How an attempt ends, and how its job does. Pure; called by `attempts` and `reconcile`.
+"""How an attempt ends, and how its job does. Pure; called by `attempts`, `verdict` and `reconcile`.
 
 The end is written into the status first, with its cause and what it leads to; only the next pass deletes anything.
 Then the attempt is released: its batch Job is deleted unless it ended by itself, pods on nodes that do not answer are
@@ -7,7 +7,7 @@ deleted by force, and when nothing of it runs any more, its devices are accounte
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from kubooth_operator import children, deadlines
 from kubooth_operator.api.status import Outcome
@@ -17,8 +17,9 @@ from kubooth_operator.present import Present
 from kubooth_operator.status import close, failure_status, held_seconds
 
 
-def end_failed(now: Present, diagnosis: Diagnosis, *, spread: bool = False) -> None:
-    """Ends the attempt after a failure. `spread`: the next waits a while of its own, not that of other jobs."""
+def end_failed(now: Present, diagnosis: Diagnosis, *, spread: bool = False, since: datetime | None = None) -> None:
+    """Ends the attempt after a failure. `spread`: the next waits a while of its own, not that of other jobs. `since`:
+    when its pause began, if not now."""
     draft, most = now.draft, now.policy.max_restarts or 0
     restarts = draft.status.get("restarts", 0)
     draft.status["failure"] = failure_status(diagnosis)
@@ -37,7 +38,7 @@ def end_failed(now: Present, diagnosis: Diagnosis, *, spread: bool = False) -> N
             pause = deadlines.backoff_seconds(restarts + 2)
             pause += deadlines.spread_seconds(f"{now.job.uid}/{draft.number}", pause)
         if pause:
-            draft.remember(retryTime=draft.now + timedelta(seconds=pause))
+            draft.remember(retryTime=(since or draft.now) + timedelta(seconds=pause))
         end(now, "Retry")
 
 
@@ -161,6 +162,22 @@ def force_lost_pods(now: Present) -> None:
             now.draft.wake_at(force_time)
 
 
+def delete_orphans(now: Present) -> None:
+    """Deletes pods that outlive their batch Job and that nobody else deletes: it went by `--cascade=orphan`, or the
+    cluster's garbage collector is stuck, which has a minute. From the pod's creation, or the attempt's start or end,
+    one of which is written when a batch Job is missed or before it is deleted."""
+    for pod in now.orphans:
+        if pod.gone_by is not None:
+            continue
+        times = (pod.creation_time, now.draft.time("startTime"), now.draft.time("endTime"))
+        since = max(filter(None, times), default=now.draft.now)
+        delete_time = since + timedelta(seconds=deadlines.ORPHAN_SECONDS)
+        if now.draft.now >= delete_time:
+            now.draft.delete([children.deletion(pod.manifest)])
+        else:
+            now.draft.wake_at(delete_time)
+
+
 def how_it_ended(now: Present) -> str:
     """The end of the newest attempt in a few words."""
     reason = now.draft.status.get("failure", {}).get("reason")
@@ -182,6 +199,7 @@ def _is_gone(now: Present, *, may_delete: bool) -> bool:
     elif batch_job is not None and batch_job.is_being_deleted:  # and held by a finalizer: its pods do not follow it
         left = [pod for pod in now.live_pods if pod.gone_by is None and batch_job.owns(pod)]
         now.draft.delete([children.deletion(pod.manifest) for pod in left])
+    delete_orphans(now)
     force_lost_pods(now)
     return False
 

@@ -89,6 +89,18 @@ def count_jobs(jobs: Iterable[Manifest]) -> dict[tuple[str, str], int]:
     return Counter((status.get("phase") or "Pending", known(status.get("reason"))) for status in statuses)
 
 
+def longest_waits(jobs: Iterable[Manifest], now: datetime) -> dict[tuple[str, str], float]:
+    """Of jobs that neither run nor have ended: the seconds that the longest has waited, by phase and reason."""
+    waits: dict[tuple[str, str], float] = {}
+    for job in jobs:
+        status = job.get("status") or {}
+        if status.get("phase") in FINISHED or status.get("reason") == "Running":
+            continue
+        labels = (status.get("phase") or "Pending", known(status.get("reason")))
+        waits[labels] = max(waits.get(labels, 0.0), (now - _waits_since(job)).total_seconds())
+    return waits
+
+
 def progress(jobs: Iterable[Manifest], *, most: int) -> list[Progress]:
     """Of running jobs that train, at most so many: those that were made last."""
     running = [job for job in jobs if _is_training(job.get("status") or {})]
@@ -122,6 +134,16 @@ def _of_end(status: Manifest) -> Iterator[Measure]:
     prior = status.get("prior") or {}
     if prior.get("source"):
         yield Measure(metric="kubooth_prior_sets", labels={"source": prior["source"]})
+
+
+def _waits_since(job: Manifest) -> datetime:
+    """When something last happened to a job, as its status tells: a condition turned, its attempt went on. Its reason
+    may have changed since, where it waited before for another one: a job that finds no node, then pulls its image."""
+    status = job.get("status") or {}
+    attempt = status.get("attempt") or {}
+    told = [attempt.get(name) for name in ("startTime", "readyTime", "endTime", "goneTime")]
+    told += [each.get("lastTransitionTime") for each in status.get("conditions") or ()]
+    return max(time for text in (job["metadata"]["creationTimestamp"], *told) if (time := time_of(text)) is not None)
 
 
 def _is_training(status: Manifest) -> bool:

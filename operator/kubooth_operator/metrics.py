@@ -139,6 +139,11 @@ class _Present(Collector):
         for labels, count in sorted(measures.count_jobs(jobs).items()):
             counted.add_metric(labels, count)
         yield counted
+        text = "How long the job has waited that has done so longest, since its attempt or a condition last changed."
+        waits = GaugeMetricFamily("kubooth_jobs_oldest_wait_seconds", text, labels=["phase", "reason"])
+        for labels, seconds in sorted(measures.longest_waits(jobs, datetime.now(UTC)).items()):
+            waits.add_metric(labels, seconds)
+        yield waits
         training = measures.progress(jobs, most=MOST_JOBS)
         for name, text, value in _OF_A_JOB:
             family = GaugeMetricFamily(name, text, labels=["namespace", "job"])

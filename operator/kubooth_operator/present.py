@@ -1,4 +1,4 @@
-"""The present of one job in one pass: what `attempts` and `ending` look at, and the draft they write to."""
+"""The present of one job in one pass: what `attempts`, `verdict` and `ending` look at, and the draft they write to."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ class Present:
         self.batch_job = BatchJob(manifest) if manifest is not None else None
         all_pods = [Pod(each) for each in observed.pods]
         self.pods = [pod for pod in all_pods if pod.attempt == draft.number]
+        batch_jobs = [BatchJob(each) for each in observed.children if each["kind"] == "Job"]
         self.live_pods = [pod for pod in all_pods if not pod.is_terminal]  # of any attempt
+        self.orphans = [pod for pod in self.live_pods if not any(each.owns(pod) for each in batch_jobs)]
 
     def why_waiting(self, batch_job: BatchJob) -> Waiting:
         """Why not all pods are ready."""

@@ -1,4 +1,4 @@
-"""Pods and batch Jobs as facts: what `diagnose` and `attempts` ask of manifests from the API server. Pure."""
+"""Pods and batch Jobs as facts: what `diagnose`, `attempts`, `verdict` ask of manifests of the API server. Pure."""
 
 from __future__ import annotations
 
@@ -71,6 +71,11 @@ class Pod:
     def gone_by(self) -> datetime | None:
         """When a pod that is being deleted should be gone: the API server adds the grace to the deletion time."""
         return time_of(self.manifest["metadata"].get("deletionTimestamp"))
+
+    @property
+    def creation_time(self) -> datetime | None:
+        """When it was made."""
+        return time_of(self.manifest["metadata"].get("creationTimestamp"))
 
     @property
     def start_time(self) -> datetime | None:

@@ -144,8 +144,8 @@ def test_metrics_and_labels_that_are_asked_for_are_documented(query: str) -> Non
     assert grouped | matched <= labels
 
 
-def test_every_documented_metric_is_on_the_dashboard() -> None:
-    shown = set(re.findall(r"\bkubooth_\w+", " ".join(queries().values())))
+def test_every_documented_metric_is_on_the_dashboard_or_raises_an_alert() -> None:
+    shown = set(re.findall(r"\bkubooth_\w+", " ".join([*queries().values(), *alerts().values()])))
     assert {name.removesuffix("_bucket") for name in shown} == set(LABELS) - {"kubooth_build_info"}
 
 

@@ -102,6 +102,47 @@ def test_an_outage_after_a_watch_that_ended_well_is_said_once(
     assert capsys.readouterr().err == "the connection is lost, trying again: so it is\n"
 
 
+EXPIRED = {"type": "ERROR", "object": {"kind": "Status", "code": 500, "message": "so it is"}}
+BOOKMARK = {"type": "BOOKMARK", "object": {"kind": JOB.kind, "metadata": {"resourceVersion": "7"}}}
+SHORT_STREAMS: list[tuple[str, list[list[Manifest] | int], list[float]]] = [
+    ("empty", [[], [], [], []], [0.1, 0.2, 0.4, 0.8]),
+    ("error", [[EXPIRED], [EXPIRED], [EXPIRED]], [0.1, 0.2, 0.4]),
+    ("gone", [410, 410, 410], [0.1, 0.2, 0.4]),
+    ("with-news", [[], [], [BOOKMARK], []], [0.1, 0.2, 0.1]),
+    ("error-after-news", [[], [BOOKMARK, EXPIRED], [EXPIRED]], [0.1, 0.1, 0.2]),
+]
+
+
+@pytest.mark.parametrize(("streams", "rests"), [c[1:] for c in SHORT_STREAMS], ids=[c[0] for c in SHORT_STREAMS])
+def test_a_stream_that_ends_at_once_is_opened_again_after_a_rest(
+    streams: list[list[Manifest] | int], rests: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy may cut it off."""
+    rested: list[float] = []
+    left = list(streams)
+
+    async def sleep(seconds: float) -> float:
+        rested.append(seconds)
+        return seconds * 2
+
+    def answer(request: web.Request) -> web.StreamResponse:
+        if "watch" not in request.query:
+            return web.json_response(job(1, "Running" if left else "Succeeded"))
+        stream = left.pop(0)
+        if isinstance(stream, int):
+            return web.json_response({"message": "so it is"}, status=stream)
+        return web.Response(text="".join(json.dumps(event) + "\n" for event in stream))
+
+    async def until_done(session: Session) -> None:
+        async for seen in follow(session, "rex"):
+            if seen["status"]["phase"] == "Succeeded":
+                break
+
+    monkeypatch.setattr("kubooth_cli.cluster.jobs._rest", sleep)
+    ask(answer, until_done)
+    assert rested == rests
+
+
 def test_pods_are_those_of_this_job_and_no_earlier_one() -> None:
     selectors: list[str] = []
 

@@ -16,7 +16,7 @@ from simulation.scenarios import (
     running,
     two_nodes,
 )
-from simulation.world import Behaviour, World, merged
+from simulation.world import Behaviour, World, ended, merged
 
 from kubooth_operator.children import ref_of
 from kubooth_operator.plan import Manifest, Ref
@@ -61,6 +61,47 @@ def test_a_batch_job_that_is_deleted_again_and_again_ends_its_attempts() -> None
     status = world.run_to_the_end()
     assert (status["attempts"], status["restarts"], status["failure"]["reason"]) == (2, 1, "JobDeleted")
     assert "something in the cluster keeps deleting it" in status["message"]
+
+
+ORPHANED: list[tuple[str, float, Callable[[World], Any], str]] = [
+    ("while-running", 2, lambda world: None, "Running"),
+    ("before-ready", inf, lambda world: None, "Starting"),
+    ("suspended", 2, lambda world: world.edit(suspend=True), "Suspended"),
+    ("too-long", 2, lambda world: world.edit(runPolicy={"activeDeadlineSeconds": 10}), "Failed"),
+]
+
+
+@pytest.mark.parametrize(("start_after", "happens", "phase"), [c[1:] for c in ORPHANED], ids=[c[0] for c in ORPHANED])
+def test_pods_that_their_batch_job_left_behind_are_deleted_after_a_minute(
+    start_after: float, happens: Callable[[World], Any], phase: str
+) -> None:
+    world = two_nodes(lambda attempt: Behaviour(every=LONG, start_after=start_after))
+    world.run(5)
+    orphans = list(world.pods.values())
+    world.orphan(world.batch_job())
+    happens(world)
+    world.run(50)
+    assert len(orphans) == 2 and not any("deletionTimestamp" in each["metadata"] for each in orphans)
+    writes = world.writes
+    world.run(4)
+    assert world.writes == writes, "no more is written while it waits"
+    world.run(120, until=lambda: world.phase == phase and all(map(ended, orphans)))
+    world.run(5)
+    assert (world.phase, world.status["attempts"]) == (phase, 1)
+    assert len(world.pods) == (2 if phase in {"Running", "Starting"} else 0)
+
+
+def test_pods_that_the_garbage_collector_leaves_do_not_keep_an_ended_attempt() -> None:
+    world = running(two_nodes(lambda attempt: Behaviour(every=LONG)))
+    orphans = list(world.pods.values())
+    world.edit(suspend=True)
+    world.settle()
+    for pod in orphans:  # as if it had not come to them
+        del pod["metadata"]["deletionTimestamp"], pod["metadata"]["stopped"]
+        pod["metadata"]["ownerReferences"] = [{"uid": "gone"}]
+    world.run(55)
+    assert (world.phase, world.status["reason"]) == ("Running", "Suspending")
+    world.run(20, until=lambda: world.phase == "Suspended")
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ def pod(
     waiting: dict[str, Any] | None = None,
     deleted: bool = False,
     log: tuple[str, ...] = ("last line",),
+    node: str | None = "node-a",
     **status: Any,
 ) -> Pod:
     """A pod, by default one that failed."""
@@ -63,7 +64,7 @@ def pod(
     return Pod(
         {
             "metadata": metadata,
-            "spec": {"nodeName": "node-a"},
+            "spec": {"nodeName": node} if node else {},
             "status": {"phase": phase, "conditions": conditions, "containerStatuses": [{"name": "trainer", "state": state}], **status},
         }
     )  # fmt: skip
@@ -99,6 +100,7 @@ ONE_POD = [
     ("node-silent", disrupted("DeletionByTaintManager", running=True, phase="Running"), "NodeLost", "Disruption"),
     ("tainted", disrupted("DeletionByTaintManager", running=True, ready=True, phase="Running"), "Evicted", "Disruption"),
     ("own-disk-limit", pod(reason="Evicted", message="Usage of EmptyDir volume exceeds the limit"), "Evicted", "Retryable"),
+    ("deleted-before-it-had-a-node", pod(node=None), "Stopped", "Retryable"),
     ("refused-by-the-node", pod(reason="UnexpectedAdmissionError", message="no devices"), "PodRejected", "Retryable"),
 ]  # fmt: skip
 
@@ -125,6 +127,7 @@ GANGS = [
     ("what-no-retry-mends-first", [disrupted("EvictionByEvictionAPI", code=143, at=1), pod(2, index=1, said="BadModel", at=9)], 1, "BadModel"),
     ("stopped-last", [pod(143, said="Stopped", at=1), pod(70, index=1, said="TrainerCrashed", at=2)], 1, "TrainerCrashed"),
     ("one-succeeded", [pod(0, phase="Succeeded"), pod(75, index=1, said="StorageUnavailable")], 1, "StorageUnavailable"),
+    ("stopped-without-a-node", [pod(70, said="TrainerCrashed", at=1), pod(node=None, index=1)], 0, "TrainerCrashed"),
     ("cut-off-is-an-echo", [pod(70, said="PeerLost", words=LOST_PEER, at=1), pod(137, index=1, deleted=True, at=9)], 0, "PeerLost"),
 ]  # fmt: skip
 
@@ -195,7 +198,7 @@ def test_why_pods_cannot_be_created_is_said_where_it_is_known() -> None:
 
 def test_every_reason_is_explained() -> None:
     """`docs/troubleshooting.md` has a row for each word that a status can hold."""
-    names = ("diagnose", "attempts", "ending", "reconcile")
+    names = ("diagnose", "attempts", "verdict", "ending", "reconcile")
     source = "".join((ROOT / "operator/kubooth_operator" / f"{name}.py").read_text() for name in names)
     phases = {"Pending", "Failed"}
     said = set(re.findall(r'"([A-Z][a-z]+[A-Za-z]*)"', source)) - phases - NOT_REASONS

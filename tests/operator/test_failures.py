@@ -16,7 +16,7 @@ from simulation.scenarios import (
     seconds_between,
     two_nodes,
 )
-from simulation.world import Behaviour, Ending, World, ended
+from simulation.world import Behaviour, Ending, World, ended, stamp
 
 from kubooth_operator.children import ref_of
 
@@ -157,12 +157,28 @@ def test_a_pod_that_should_be_gone_and_is_not_is_taken_for_lost() -> None:
     assert (world.status["failure"]["reason"], world.status["failure"]["pod"]) == ("NodeLost", lost["metadata"]["name"])
 
 
-def test_the_verdict_waits_for_the_last_words_of_the_other_pods() -> None:
+def test_a_pod_that_goes_before_it_has_a_node_was_stopped() -> None:
+    world = two_nodes(lambda attempt: Behaviour(start_after=2 if attempt > 1 else 10_000))
+    world.run(5)
+    pod = world.pod(1)
+    del pod["spec"]["nodeName"]
+    world.dead_nodes.add("")  # no kubelet looks after it
+    pod["metadata"] |= {"deletionTimestamp": stamp(world.now), "stopped": world.now}
+    world.run(15, until=lambda: "failure" in world.status)
+    message = f"pod {pod['metadata']['name']} was deleted before it had a node"
+    assert (world.status["failure"]["reason"], world.status["failure"]["message"]) == ("Stopped", message)
+    assert world.status["restarts"] == 1
+    assert world.run_to_the_end()["phase"] == "Succeeded"
+
+
+@pytest.mark.parametrize("fails_at_once", [False, True], ids=["failure-target", "failed-at-once"])
+def test_the_verdict_waits_for_the_last_words_of_the_other_pods(fails_at_once: bool) -> None:
     endings = {
         0: Ending(after=20, code=70, reason="TrainerCrashed", message="Connection closed by peer"),
         1: Ending(after=21, code=137, oom=True),
     }
     world = two_nodes(lambda attempt: Behaviour(endings=endings, stop_seconds=8), maxRestarts=0)
+    world.fails_at_once = fails_at_once
     assert world.run_to_the_end()["failure"]["reason"] == "OutOfMemory"
 
 
@@ -172,6 +188,61 @@ def test_the_verdict_does_not_wait_for_ever() -> None:
     assert (world.status["reason"], world.status["attempts"]) == ("Restarting", 1)
     assert len(world.pods) == 2
     world.run(300, until=lambda: world.status["attempts"] == 2)
+
+
+def is_tainted(world: World) -> None:
+    world.pod(1)["status"]["conditions"] = []
+    world.evict(world.pod(1), "DeletionByTaintManager")
+
+
+def comes_back(world: World) -> None:
+    world.dead_nodes.clear()
+
+
+LOST_PEER = Ending(after=20, code=75, reason="PeerLost", message="Connection reset by peer")
+NODES_THAT_DIE: list[tuple[str, Ending, Callable[[World], Any], float, str, int | None]] = [
+    ("is-tainted-later", LOST_PEER, is_tainted, 81, "NodeLost", None),
+    ("never-says-a-word", LOST_PEER, lambda world: None, 315, "NodeLost", None),
+    ("comes-back", LOST_PEER, comes_back, 85, "PeerLost", 1),
+    ("the-job-is-suspended", LOST_PEER, lambda world: world.edit(suspend=True), 81, "PeerLost", 1),
+    ("another-pod-has-the-cause", CRASH, lambda world: None, 11, "TrainerCrashed", 1),
+]
+
+
+@pytest.mark.parametrize(
+    ("said", "happens", "within", "reason", "restarts"),
+    [c[1:] for c in NODES_THAT_DIE],
+    ids=[c[0] for c in NODES_THAT_DIE],
+)
+def test_a_node_that_dies_is_waited_for_where_the_other_pods_only_miss_it(
+    said: Ending, happens: Callable[[World], Any], within: float, reason: str, restarts: int | None
+) -> None:
+    first = Behaviour(endings={0: said, 1: LONG})
+    world = running(two_nodes(lambda attempt: first if attempt == 1 else Behaviour()))
+    world.run(18)
+    world.dead_nodes.add("node-1")
+    world.run(until=lambda: world.pods and any(map(ended, world.pods.values())))
+    if within > 80:
+        world.run(80)
+        assert (world.phase, world.condition("PodsReady")["reason"]) == ("Running", "PodNotReady")
+    happens(world)
+    start = world.now
+    world.run(until=lambda: "failure" in world.status)
+    assert (world.now - start).total_seconds() + (80 if within > 80 else 0) <= within
+    assert (world.status["failure"]["reason"], world.status.get("restarts")) == (reason, restarts)
+    world.edit(suspend=False)
+    world.dead_nodes.discard("node-1")
+    status = world.run_to_the_end()
+    assert (status["phase"], status["attempts"], status.get("restarts")) == ("Succeeded", 2, restarts)
+
+
+def test_the_pause_after_a_failure_runs_while_a_silent_node_is_waited_for() -> None:
+    def script(attempt: int) -> Behaviour:
+        return Behaviour(endings={0: LOST_PEER, 1: LONG} if attempt <= 4 else {}, stop_seconds=30)
+
+    world = two_nodes(script, maxRestarts=9)
+    assert world.run_to_the_end()["restarts"] == 4
+    assert pauses_between_attempts(world) == [0, 0, 0, 20]
 
 
 ENDS: list[tuple[str, dict[str, Any], Callable[[World], Any]]] = [

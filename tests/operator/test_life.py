@@ -417,15 +417,102 @@ def test_a_batch_job_that_a_queue_holds_back_waits_without_a_deadline() -> None:
     assert status["activeSeconds"] < 100
 
 
-def test_devices_that_a_queue_takes_back_stop_the_clocks() -> None:
-    world = World(
-        spec={"queueName": "gpus", "runPolicy": {"activeDeadlineSeconds": 200}}, script=lambda attempt: Behaviour()
-    )
+def test_devices_that_a_queue_takes_back_end_the_attempt_which_is_free() -> None:
+    policy = {"activeDeadlineSeconds": 200, "maxRestarts": 0}
+    world = World(spec={"queueName": "gpus", "runPolicy": policy}, script=saving_for_ten_seconds)
     running(world)
     world.run(20)
-    world.batch_job()["spec"]["suspend"] = True
+    hold(world)
+    world.run(5)
+    failure = world.status["failure"]
+    assert (failure["reason"], failure["message"]) == ("Preempted", "the queue took the job's devices back")
+    world.run(1000)
+    assert (world.phase, world.status["reason"], world.status["attempts"]) == ("Pending", "Queued", 2)
+    assert world.batch_job()["spec"]["suspend"] is True and "startTime" not in world.status["attempt"]
+    assert 30 <= world.status["deviceSeconds"] <= 33, "counted once"
+    hold(world, held=False)
+    status = world.run_to_the_end()
+    assert (status["phase"], status["attempts"], status.get("restarts")) == ("Succeeded", 2, None)
+    assert status["activeSeconds"] < 100
+    assert reasons(world).count("Preempted") == 1
+
+
+def saving_for_ten_seconds(attempt: int) -> Behaviour:
+    return Behaviour(every=LONG if attempt == 1 else Ending(), stop_seconds=10)
+
+
+def hold(world: World, *, held: bool = True) -> None:
+    """A queue takes the devices back, or gives them."""
+    world.hold_jobs = held
+    world.batch_job()["spec"]["suspend"] = held
+
+
+def test_devices_that_come_back_while_the_pods_still_stop_are_too_late() -> None:
+    world = running(World(spec={"queueName": "gpus"}, script=saving_for_ten_seconds))
+    hold(world)
+    world.run(1)
+    for batch_job in (each for each in world.children.values() if each["kind"] == "Job"):
+        batch_job["spec"]["suspend"] = False
+    world.hold_jobs = False
+    status = world.run_to_the_end()
+    assert (status["phase"], status["attempts"], status.get("restarts")) == ("Succeeded", 2, None)
+
+
+def test_a_batch_job_that_was_taken_back_unseen_was_preempted_too() -> None:
+    world = running(World(spec={"queueName": "gpus", "runPolicy": {"maxRestarts": 0}}, script=saving_for_ten_seconds))
+    hold(world)
+    for _ in range(12):  # without the operator
+        world.now += timedelta(seconds=1)
+        world.tick()
+    assert "FailureTarget" in {each["type"] for each in world.batch_job()["status"]["conditions"]}
+    world.settle()
+    assert world.status["failure"]["reason"] == "Preempted"
+    hold(world, held=False)
+    assert world.run_to_the_end()["phase"] == "Succeeded"
+
+
+TAKEN_BACK_EARLY = [
+    ("image", "ImagePullBackOff", "ImagePull"),
+    ("nothing-known", "PodInitializing", "StartupDeadlineExceeded"),
+]
+
+
+@pytest.mark.parametrize(("waiting", "reason"), [c[1:] for c in TAKEN_BACK_EARLY], ids=[c[0] for c in TAKEN_BACK_EARLY])
+def test_a_queue_that_does_not_wait_for_pods_ends_the_attempt_for_their_cause_and_that_counts(
+    waiting: str, reason: str
+) -> None:
+    world = World(
+        spec={"queueName": "gpus", "runPolicy": {"maxRestarts": 1, "startupDeadlineSeconds": 600}},
+        script=lambda attempt: Behaviour(waiting=waiting),
+    )
+    for number in (1, 2):
+        world.run(until=lambda number=number: world.status.get("attempts") == number and bool(world.pods))
+        world.run(100)
+        hold(world)
+        world.run(5)
+        assert world.status["failure"]["reason"] == reason
+        assert "took the job's devices back before its pods were ready" in world.status["failure"]["message"]
+        assert world.phase == ("Failed" if number == 2 else "Starting")
+        world.hold_jobs = False
+    assert (world.status["restarts"], world.status["attempts"]) == (1, 2)
+
+
+def test_a_batch_job_that_a_queue_takes_in_unasked_waits_and_loses_no_attempt() -> None:
+    """A queue may be the namespace's default, or Kueue manage all batch Jobs."""
+    world = World(spec={"runPolicy": {"startupDeadlineSeconds": 30, "maxRestarts": 0}})
+    world.hold_jobs = True
     world.run(1000)
     assert (world.phase, world.status["reason"], world.status["attempts"]) == ("Pending", "Queued", 1)
-    assert 20 <= world.status["deviceSeconds"] <= 25
-    world.batch_job()["spec"]["suspend"] = False
-    assert world.run_to_the_end()["phase"] == "Succeeded"
+    hold(world, held=False)
+    assert world.run_to_the_end()["attempts"] == 1
+
+
+def test_a_batch_job_that_is_made_again_waits_in_the_queue_again_and_loses_no_attempt() -> None:
+    world = running(World(spec={"queueName": "gpus", "runPolicy": {"maxRestarts": 0}}, script=saving_for_ten_seconds))
+    world.hold_jobs = True
+    world.delete(ref_of(world.batch_job()))
+    world.run(1000)
+    assert (world.phase, world.status["reason"], world.status["attempts"]) == ("Pending", "Queued", 1)
+    world.script = lambda attempt: Behaviour()
+    hold(world, held=False)
+    assert world.run_to_the_end()["attempts"] == 1

@@ -106,6 +106,53 @@ def test_jobs_are_counted_by_phase_and_reason() -> None:
     assert measures.count_jobs(made) == {("Running", "Running"): 2, ("Pending", ""): 1, ("Failed", "Other"): 1}
 
 
+WAITS: dict[str, tuple[Manifest, float | None]] = {
+    "made a moment ago": ({}, 7200),
+    "not accepted": ({"phase": "Pending", "conditions": [{"lastTransitionTime": "2026-11-01T11:00:00Z"}]}, 3600),
+    "an attempt begins": ({"phase": "Starting", "attempt": {"startTime": "2026-11-01T11:59:00Z"}}, 60),
+    "an attempt ended": (
+        {
+            "phase": "Starting",
+            "attempt": {"startTime": "2026-11-01T10:30:00Z", "endTime": "2026-11-01T11:58:00Z"},
+            "conditions": [{"lastTransitionTime": "2026-11-01T10:30:00Z"}],
+        },
+        120,
+    ),
+    "a pod is lost": (
+        {
+            "phase": "Running",
+            "attempt": {"startTime": "2026-11-01T10:30:00Z", "retryTime": "2026-11-01T15:00:00Z"},
+            "conditions": [{"lastTransitionTime": "2026-11-01T11:59:50Z"}, {}],
+        },
+        10,
+    ),
+    "runs": ({"phase": "Running", "reason": "Running"}, None),
+    "has succeeded": ({"phase": "Succeeded"}, None),
+    "has failed": ({"phase": "Failed"}, None),
+}
+
+
+@pytest.mark.parametrize("case", WAITS)
+def test_since_when_a_job_waits_follows_from_its_status(case: str) -> None:
+    status, expected = WAITS[case]
+    now = datetime(2026, 11, 1, 12, tzinfo=UTC)
+    told = measures.longest_waits([job(**{"reason": "ImagePull", **status})], now)
+    phase = status.get("phase", "Pending")
+    assert told == ({} if expected is None else {(phase, "ImagePull"): expected})
+
+
+def test_of_jobs_that_wait_the_longest_counts_and_not_how_many_do() -> None:
+    now = datetime(2026, 11, 1, 12, tzinfo=UTC)
+    starts = [f"2026-11-01T11:{minute}:00Z" for minute in (10, 40, 50)]
+    made = [job(phase="Starting", reason="ImagePull", attempt={"startTime": start}) for start in starts]
+    made += [job(phase="Starting", reason="SomethingElse"), job()]
+    assert measures.longest_waits(made, now) == {
+        ("Starting", "ImagePull"): 3000,
+        ("Starting", "Other"): 7200,
+        ("Pending", ""): 7200,
+    }
+
+
 def test_progress_is_told_of_jobs_that_train_and_of_so_many_at_most() -> None:
     words = {"step": 40, "total": 80, "loss": 0.1, "updatedAt": "2026-11-01T10:00:00Z"}
     made = [job(f"j{number}", phase="Running", progress=words) for number in range(5)]

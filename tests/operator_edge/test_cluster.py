@@ -11,7 +11,8 @@ from aiohttp import web
 from api.bad_specs import GOOD_JOB
 from operator_edge.fake_server import connected, not_found
 
-from kubooth_operator.cache import Cache, Key
+from kubooth_operator.cache import Cache, Key, uid_of
+from kubooth_operator.children import deletion
 from kubooth_operator.client import ApiError, TemporaryError
 from kubooth_operator.cluster import Cluster, NotYetError
 from kubooth_operator.handlers import Events
@@ -71,6 +72,46 @@ def test_objects_of_an_earlier_job_of_the_name_are_waited_for() -> None:
 def test_objects_of_others_have_taken_the_name(holder: Manifest) -> None:
     cluster, _ = carry_out(Plan(apply=(SERVICE,)), holder)
     assert cluster._taken == {"new": {Ref(api_version="v1", kind="Service", namespace="ns", name="rex-kubooth")}}
+
+
+BATCH_JOBS: list[tuple[str, str | None, list[str]]] = [
+    ("gone", None, ["rex-kubooth-1-0"]),
+    ("another-of-its-name", "b-2", ["rex-kubooth-1-0"]),
+    ("without-our-label", "b-1", []),
+]
+
+
+@pytest.mark.parametrize(("uid", "deleted"), [c[1:] for c in BATCH_JOBS], ids=[c[0] for c in BATCH_JOBS])
+def test_a_pod_is_deleted_for_want_of_its_batch_job_only_where_that_is_gone(
+    uid: str | None, deleted: list[str]
+) -> None:
+    owners = [{"apiVersion": "batch/v1", "kind": "Job", "name": "rex-kubooth-1", "uid": "b-1", "controller": True}]
+    metadata = {"name": "rex-kubooth-1-0", "namespace": "ns", "uid": "p", "resourceVersion": "3"}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {**metadata, "ownerReferences": owners}}
+    batch_job = owned("new") | {"apiVersion": "batch/v1", "kind": "Job"}
+    batch_job["metadata"] |= {"name": "rex-kubooth-1", "uid": uid}
+    seen: list[str] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        if request.method == "DELETE":
+            seen.append(request.path.rsplit("/", 1)[-1])
+            return web.json_response(pod)
+        if JOB.plural in request.path:
+            return web.json_response(job())
+        return web.json_response(batch_job) if uid is not None else not_found()
+
+    async def act() -> tuple[bool, Observed | None]:
+        async with connected(handler) as api:
+            cache = Cache()
+            cache.jobs.put(job())
+            cluster = Cluster(api, cache, Metrics("1"), instance="me", may_write=lambda: True)
+            observed = Observed(job=job(), runtime=None, children=(), pods=(pod,))
+            again = await cluster.carry_out(observed, Plan(delete=(deletion(pod),)))
+            return again, await cluster.observe(Key("ns", "rex"))
+
+    again, observed = asyncio.run(act())
+    assert again and seen == deleted
+    assert observed is not None and [uid_of(each) for each in observed.children] == ([] if deleted else ["b-1"])
 
 
 def test_a_note_of_an_event_fits_in_any_writing() -> None:

@@ -28,7 +28,8 @@ def test_the_documentation_names_the_metrics_that_there_are() -> None:
         name: (type_, re.findall(r"`(\w+)`", labels)) for name, type_, labels in ROW.findall(PAGE.read_text())
     }
     shown: dict[str, tuple[str, set[str]]] = {}
-    for family in text_string_to_metric_families(filled([training("a")]).text().decode()):
+    made = filled([training("a"), job("b", phase="Pending", reason="Queued")])
+    for family in text_string_to_metric_families(made.text().decode()):
         if family.name.startswith("kubooth_"):
             name = f"{family.name}_total" if family.type == "counter" else family.name
             assert family.samples, f"{name} has no sample: this test has to make one"

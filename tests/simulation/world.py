@@ -85,6 +85,7 @@ class World:
         self.status_writes: list[Manifest] = []
         self.writes = 0
         self.hold_jobs = False  # a queue suspends new batch Jobs
+        self.fails_at_once = False  # before Kubernetes 1.31 a batch Job is Failed while its pods still run
         self.dead_nodes: set[str] = set()
         self.wake: datetime | None = None
         self.before_write: Callable[[], None] = lambda: None
@@ -217,6 +218,13 @@ class World:
         )
         self._stop(pod)
 
+    def orphan(self, batch_job: Manifest) -> None:
+        """Somebody deletes a batch Job and leaves its pods, as `kubectl delete job --cascade=orphan` does."""
+        for pod in self.pods.values():
+            owners = pod["metadata"]["ownerReferences"]
+            pod["metadata"]["ownerReferences"] = [e for e in owners if e["uid"] != batch_job["metadata"]["uid"]]
+        self.delete(ref_of(batch_job))
+
     def delete(self, ref: Ref, uid: str | None = None, grace_seconds: int | None = None) -> None:
         """A deletion, by the operator or by hand, in the background."""
         if ref.kind == "Pod":
@@ -238,7 +246,7 @@ class World:
         del self.children[ref]
         if ref.kind == "Job":
             for pod in list(self.pods.values()):
-                if pod["metadata"]["ownerReferences"][0]["uid"] == child["metadata"]["uid"]:
+                if owner_uid(pod) == child["metadata"]["uid"]:
                     if ended(pod):
                         del self.pods[pod["metadata"]["name"]]
                     else:
@@ -310,32 +318,30 @@ class World:
     # The Job controller
 
     def _job_controller(self, job: Manifest) -> None:
-        own = [p for p in self.pods.values() if p["metadata"]["ownerReferences"][0]["uid"] == job["metadata"]["uid"]]
+        own = [pod for pod in self.pods.values() if owner_uid(pod) == job["metadata"]["uid"]]
         conditions = job["status"].setdefault("conditions", [])
         held = {each["type"] for each in conditions}
         if held & {"Complete", "Failed"}:
             return
-        if job["spec"].get("suspend"):
-            for pod in own:
-                if ended(pod):
-                    del self.pods[pod["metadata"]["name"]]
-                else:
-                    self._stop(pod)
-            return
-        failed = [pod for pod in own if pod["status"]["phase"] == "Failed"]
+        failed = [pod for pod in own if pod["status"]["phase"] == "Failed"]  # also of a job that is suspended
         if failed and "FailureTarget" not in held:
             conditions.append({**condition("FailureTarget", self.now), "reason": "PodFailurePolicy", "message": "m"})
             for pod in own:
                 if not ended(pod):
                     self._stop(pod)
         if "FailureTarget" in {each["type"] for each in conditions}:
-            if all(ended(pod) for pod in own):
+            if "Failed" not in held and (self.fails_at_once or all(ended(pod) for pod in own)):
                 conditions.append({**condition("Failed", self.now), "reason": "PodFailurePolicy", "message": "m"})
             return
         if sum(pod["status"]["phase"] == "Succeeded" for pod in own) == job["spec"]["completions"]:
             conditions.append(condition("Complete", self.now))
             return
         if "deletionTimestamp" in job["metadata"]:
+            return
+        if job["spec"].get("suspend"):
+            for pod in own:
+                if not ended(pod):
+                    self._stop(pod)
             return
         wanted = set(range(job["spec"]["parallelism"])) - {index_of(pod) for pod in own}
         for index in sorted(wanted):
@@ -364,7 +370,7 @@ class World:
 
     def _kubelet(self, pod: Manifest) -> None:
         status, metadata = pod["status"], pod["metadata"]
-        if pod["spec"]["nodeName"] in self.dead_nodes or ended(pod):
+        if pod["spec"].get("nodeName", "") in self.dead_nodes or ended(pod):
             return
         behaviour = self.script(int(metadata["labels"]["kubooth.io/attempt"]))
         ending = behaviour.endings.get(index_of(pod), behaviour.every)
@@ -421,15 +427,14 @@ class World:
             del self.pods[pod["metadata"]["name"]]
 
     def _has_owner(self, pod: Manifest) -> bool:
-        uid = pod["metadata"]["ownerReferences"][0]["uid"]
-        return any(child["metadata"]["uid"] == uid for child in self.children.values())
+        return any(child["metadata"]["uid"] == owner_uid(pod) for child in self.children.values())
 
     def _stop(self, pod: Manifest) -> None:
         grace = 300
         if pod["metadata"].get("stopped") is None:
             pod["metadata"]["stopped"] = self.now
             pod["metadata"]["deletionTimestamp"] = stamp(self.now + timedelta(seconds=grace))
-        if pod["status"]["phase"] == "Pending" and pod["spec"]["nodeName"] not in self.dead_nodes:
+        if pod["status"]["phase"] == "Pending" and pod["spec"].get("nodeName", "") not in self.dead_nodes:
             self._finish(pod, Ending(code=143))
 
 
@@ -449,6 +454,10 @@ def merged(target: Manifest, patch: Manifest) -> Manifest:
 
 def ended(pod: Manifest) -> bool:
     return pod["status"]["phase"] in {"Succeeded", "Failed"}
+
+
+def owner_uid(pod: Manifest) -> str | None:
+    return next((str(owner["uid"]) for owner in pod["metadata"]["ownerReferences"]), None)
 
 
 def index_of(pod: Manifest) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ Manifest = dict[str, Any]
 ENDED: Final = ("Succeeded", "Failed")
 _AGAIN_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 15.0
+_FIRST_REST_SECONDS, _LONGEST_REST_SECONDS = 0.1, 5.0
+_SHORT_SECONDS = 1.0  # a stream that ends sooner, and brought nothing, is no stream: a proxy may cut it off
 
 
 async def get_job(session: Session, name: str) -> Manifest:
@@ -78,11 +81,12 @@ async def pods_of(session: Session, job: Manifest, attempt: int | None = None) -
 
 
 async def follow(session: Session, name: str) -> AsyncGenerator[Manifest, None]:
-    """The job as it is, then after every change, through outages, which are said once. Ends when it is deleted."""
+    """The job as it is, then after every change, through outages, which are said once. Ends when it is deleted. Where
+    streams end at once it is looked at now and then, ever more seldom."""
     from kubooth_operator.client import GoneError, TemporaryError
 
     job: Manifest | None = await get_job(session, name)
-    pause = 0.0
+    pause, rest = 0.0, _FIRST_REST_SECONDS
     while job is not None:
         yield job
         query = {
@@ -90,6 +94,7 @@ async def follow(session: Session, name: str) -> AsyncGenerator[Manifest, None]:
             "resourceVersion": job["metadata"]["resourceVersion"],
             "allowWatchBookmarks": "true",  # else a job that waits for hours looks like a connection that is dead
         }
+        opened, is_empty, is_cut = time.monotonic(), True, False
         try:
             # closed here and now, also when the one who listens has had enough
             async with contextlib.aclosing(session.api.watch(JOB.path(session.namespace), query)) as events:
@@ -98,22 +103,33 @@ async def follow(session: Session, name: str) -> AsyncGenerator[Manifest, None]:
                     if event["type"] == "DELETED":
                         return
                     if event["type"] == "ERROR":
+                        is_cut = True
                         break
+                    rest, is_empty = _FIRST_REST_SECONDS, False
                     if event["type"] != "BOOKMARK":
                         yield event["object"]
+            is_cut = is_cut or (is_empty and time.monotonic() - opened < _SHORT_SECONDS)
         except GoneError:
-            pass
+            is_cut = True
         except TemporaryError as error:
             if not pause:
                 click.echo(f"the connection is lost, trying again: {error}", err=True)
             pause = min(max(_AGAIN_SECONDS, 2 * pause), _LONGEST_PAUSE_SECONDS)
             await asyncio.sleep(pause)
+        if is_cut:
+            rest = await _rest(rest)
         try:
             job = await find_job(session, name)
         except TemporaryError as error:
             if not pause:  # the watch itself came to a good end
                 click.echo(f"the connection is lost, trying again: {error}", err=True)
             pause = max(pause, _AGAIN_SECONDS)
+
+
+async def _rest(seconds: float) -> float:
+    """Waits that long; returns how long to wait the next time."""
+    await asyncio.sleep(seconds)
+    return min(2 * seconds, _LONGEST_REST_SECONDS)
 
 
 async def find_job(session: Session, name: str) -> Manifest | None:
