@@ -2,9 +2,9 @@
 
 Reads come from the cache, except where acting on a stale one would do harm: before anything is created or deleted the
 job itself is read, before a batch Job is created its pods are listed, before a pod is deleted for want of its batch Job
-that is looked for, and nobody is told that a runtime or a name is missing or taken without a look. Every write carries
-a precondition (a UID, a resourceVersion, or that the name is free), so that two operators at once, or one behind its
-time, cannot do damage.
+that is looked for, a job that was not started is judged by its runtime as it is, and nobody is told that a name is
+taken without a look. Every write carries a precondition (a UID, a resourceVersion, or that the name is free), so that
+two operators at once, or one behind its time, cannot do damage.
 """
 
 from __future__ import annotations
@@ -134,14 +134,15 @@ class Cluster:
         return self._refusals.hearing(uid_of(job), f"{kind} {name}", job=str(key_of(job)), trouble=trouble)
 
     async def _runtime(self, job: Manifest) -> Manifest | None:
-        """The runtime that a job names. A job that was started has its own snapshot: for it nobody asks the server."""
+        """The runtime that a job names, as it is now: the job keeps what it is accepted with. A job that was started
+        has its own snapshot: for it nobody asks the server."""
         name = runtime_name(job)
         own = default_of(job["metadata"]["namespace"], self._cache.runtimes) if name == DEFAULT else None
         known = own or self._cache.runtimes.get(Key("", name))
-        if known is not None or (job.get("status") or {}).get("attempts"):
+        if (job.get("status") or {}).get("attempts"):
             return known
         try:
-            found = await self._api.get(RUNTIME.path(name=name))
+            found = await self._api.get(RUNTIME.path(name=known["metadata"]["name"] if known else name))
         except NotFoundError:
             return None
         self._cache.runtimes.put(found)

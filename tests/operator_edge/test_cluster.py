@@ -16,7 +16,7 @@ from kubooth_operator.children import deletion
 from kubooth_operator.client import ApiError, TemporaryError
 from kubooth_operator.cluster import Cluster, NotYetError
 from kubooth_operator.handlers import Events
-from kubooth_operator.kinds import JOB
+from kubooth_operator.kinds import JOB, RUNTIME
 from kubooth_operator.metrics import Metrics
 from kubooth_operator.names import shared_name
 from kubooth_operator.plan import Announcement, Observed, Plan, Ref
@@ -202,6 +202,36 @@ def test_a_status_that_could_not_be_written_is_remembered(code: int, is_refused:
 
     seen = asyncio.run(act())
     assert seen is not None and (seen.status_refused_at is not None) == is_refused
+
+
+def runtime(version: int, image: str) -> Manifest:
+    metadata = {"name": "default", "uid": "r", "resourceVersion": str(version)}
+    kind = {"apiVersion": RUNTIME.api_version, "kind": RUNTIME.kind}
+    return {**kind, "metadata": metadata, "spec": {"image": image}}
+
+
+@pytest.mark.parametrize(
+    ("status", "is_there", "expected"),
+    [({}, True, "new"), ({}, False, None), ({"attempts": 1}, True, "old")],
+    ids=["not started", "not started, and it was deleted", "started"],
+)
+def test_a_job_is_judged_by_its_runtime_as_it_is(status: Manifest, is_there: bool, expected: str | None) -> None:
+    """Who edits a runtime and then applies a job means the runtime as it is: the job keeps it."""
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.json_response(runtime(2, "new")) if is_there else not_found()
+
+    async def act() -> Observed | None:
+        async with connected(handler) as api:
+            cache = Cache()
+            cache.jobs.put({**job(), "status": status})
+            cache.runtimes.put(runtime(1, "old"))
+            cluster = Cluster(api, cache, Metrics("1"), instance="me", may_write=lambda: True)
+            return await cluster.observe(Key("ns", "rex"))
+
+    seen = asyncio.run(act())
+    assert seen is not None
+    assert (seen.runtime and seen.runtime["spec"]["image"]) == expected
 
 
 def gone_by_event(events: Events, cache: Cache) -> None:
