@@ -141,12 +141,10 @@ class Cluster:
         known = own or self._cache.runtimes.get(Key("", name))
         if (job.get("status") or {}).get("attempts"):
             return known
-        try:
-            found = await self._api.get(RUNTIME.path(name=known["metadata"]["name"] if known else name))
+        try:  # the cache learns of it by its event, which also wakes the other jobs that wait for it
+            return await self._api.get(RUNTIME.path(name=known["metadata"]["name"] if known else name))
         except NotFoundError:
             return None
-        self._cache.runtimes.put(found)
-        return found
 
     async def _still_taken(self, uid: str) -> tuple[Ref, ...]:
         """The names that others' objects hold, looked up anew: a name that came free is not taken."""

@@ -71,7 +71,12 @@ class Lease:
             return
         self._renewed = float("-inf")
         try:
-            await self._write("", 1)
+            try:
+                await self._write("", 1)
+            except ConflictError:  # a renewal that was cut short has come to the server
+                await self._look()
+                if self._holder == self._identity:
+                    await self._write("", 1)
         except ApiError as error:
             _log.info("the lease was not given back: %s", error)
 

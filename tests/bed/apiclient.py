@@ -148,6 +148,8 @@ class Watch(threading.Thread):
             try:
                 connection.request("GET", f"{self._path}?{query}")
                 with connection.getresponse() as answer:
+                    if answer.status != 200:
+                        raise UnavailableError(f"the watch was answered with {answer.status}")
                     for line in answer:
                         self._take(json.loads(line))
             finally:

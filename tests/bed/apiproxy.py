@@ -167,7 +167,7 @@ def api_proxy(upstream: str, ca: Path) -> Iterator[ApiProxy]:
     thread = threading.Thread(target=lambda: asyncio.run(main()), name="api proxy")
     thread.start()
     try:
-        assert ready.wait(20)
+        assert ready.wait(60)
         yield proxy
     finally:
         ends["loop"].call_soon_threadsafe(ends["stopping"].set)

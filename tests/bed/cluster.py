@@ -38,6 +38,6 @@ def namespace(api_server: ControlPlane) -> Iterator[str]:
     """The name of a fresh namespace, in which pods can be made."""
     name = f"test-{next(_numbers)}"
     api_server.kubectl("create", "namespace", name)
-    api_server.kubectl("wait", "--for=create", "serviceaccount/default", "-n", name, "--timeout=60s")
+    api_server.kubectl("wait", "--for=create", "serviceaccount/default", "-n", name, "--timeout=110s")
     yield name
     api_server.kubectl("delete", "namespace", name, "--wait=false")

@@ -37,7 +37,7 @@ from typing import Any
 from bed import gobuild
 from bed.certificates import Authority, Pair, new_authority, signing_pair
 
-START_SECONDS = 90
+START_SECONDS = 300
 KUBECTL_SECONDS = 120
 _ISSUER = "https://kubernetes.default.svc"
 _NO_LIMITS = ["--kube-api-qps=500", "--kube-api-burst=1000"]

@@ -130,7 +130,9 @@ def _keep_operator(kubeconfig: Path, cluster: Cluster) -> None:
                 stderr=log,
             )
         try:
-            _facts().write_text(json.dumps({"s3": cluster.s3_endpoint}))
+            facts = _facts().with_suffix(".new")
+            facts.write_text(json.dumps({"s3": cluster.s3_endpoint}))
+            facts.replace(_facts())  # who waits for it reads at once
             _say(f"the operator ended with {operator.wait()}: starting it again")
         finally:
             operator.kill()

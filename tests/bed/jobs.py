@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from bed.eventually import eventually
-from bed.rest import JOBS, RUNTIMES, Rest
+from bed.rest import JOBS, RUNTIMES, ApiError, Rest
 
 Manifest = dict[str, Any]
 GROUP_VERSION = "kubooth.io/v1alpha1"
@@ -83,7 +83,7 @@ class Bench:
     def pods(self) -> list[Manifest]:
         return self.rest.items(PODS.format(self.namespace), SELECTOR)
 
-    def wait_for_phase(self, phase: str, name: str = "rex", seconds: float = 40) -> Manifest:
+    def wait_for_phase(self, phase: str, name: str = "rex", seconds: float = 120) -> Manifest:
         """The job's status once it has that phase."""
 
         def look() -> Manifest | None:
@@ -92,7 +92,7 @@ class Bench:
 
         return eventually(look, f"phase {phase}", seconds=seconds, tell=lambda: self.status(name))
 
-    def wait_for_reason(self, reason: str, name: str = "rex", seconds: float = 40) -> Manifest:
+    def wait_for_reason(self, reason: str, name: str = "rex", seconds: float = 120) -> Manifest:
         """The job's status once it has that reason."""
 
         def look() -> Manifest | None:
@@ -107,3 +107,27 @@ class Bench:
             return pods if len(pods) == count else []
 
         return eventually(look, f"{count} pods", tell=lambda: self.job())
+
+
+_QUOTAS = "/api/v1/namespaces/{}/resourcequotas"
+_PROBES = {
+    "count/services": {"ports": [{"port": 80}]},
+    "pods": {"containers": [{"name": "main", "image": "nothing"}]},
+}
+
+
+def limit(bench: Bench, what: str) -> str:
+    """A quota of none of these in the job's namespace, which admission knows of already; its path."""
+
+    def is_refused() -> bool:
+        try:
+            bench.rest.call("POST", probed, probe, dryRun="All")
+        except ApiError as error:
+            return "exceeded quota: tight" in str(error)
+        return False
+
+    probed = f"/api/v1/namespaces/{bench.namespace}/{what.removeprefix('count/')}"
+    probe = {"metadata": {"name": "probe"}, "spec": _PROBES[what]}
+    bench.rest.post(_QUOTAS.format(bench.namespace), {"metadata": {"name": "tight"}, "spec": {"hard": {what: "0"}}})
+    eventually(is_refused, "a refusal by quota")
+    return f"{_QUOTAS.format(bench.namespace)}/tight"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -91,7 +92,7 @@ class Kubelet:
             try:
                 for pod in self._rest.items(self._path, "app.kubernetes.io/managed-by=kubooth"):
                     self._act(self._rest, pod)
-            except (ApiError, OSError):  # gone meanwhile, or an outage that the test wants
+            except (ApiError, OSError, http.client.HTTPException):  # gone meanwhile, or an outage that the test wants
                 continue
         self._rest.close()
 

@@ -6,6 +6,7 @@ first address is the bridge's own: there the API server, the DNS and the S3 serv
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import ipaddress
@@ -172,8 +173,9 @@ def sweep() -> None:
     for place in {tempfile.gettempdir(), "/dev/shm"}:
         for folder in Path(place).glob(f"{_FOLDER}*"):
             pid = folder.name.removeprefix(_FOLDER).partition("-")[0]
-            if not Path("/proc", pid).exists() and folder.stat().st_uid == os.geteuid():
-                shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):  # another bed may be faster here too
+                if not Path("/proc", pid).exists() and folder.stat().st_uid == os.geteuid():
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _take_subnet() -> tuple[ipaddress.IPv4Network, socket.socket]:

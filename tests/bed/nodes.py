@@ -17,7 +17,6 @@ import os
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from bed import s3
 from bed.apiclient import Api
 from bed.controlplane import ControlPlane, control_plane
 from bed.dns import Dns
+from bed.eventually import eventually
 from bed.installation import install
 from bed.network import Bridge, bed_folder, obstacle
 from bed.node import DEVICE, Node
@@ -132,13 +132,12 @@ def trainer_image() -> Image:
 
 def _wait_for_nodes(api: Api, count: int) -> None:
     """Until pods can be bound to them: the controller has seen that they are ready."""
-    deadline = time.monotonic() + 60
-    while True:
+
+    def are_ready() -> bool:
         nodes = api.request("GET", "/api/v1/nodes")["items"]
-        if len(nodes) == count and not any(node["spec"].get("taints") for node in nodes):
-            return
-        assert time.monotonic() < deadline, "the nodes do not become ready"
-        time.sleep(0.05)
+        return len(nodes) == count and not any(node["spec"].get("taints") for node in nodes)
+
+    eventually(are_ready, "nodes that are ready", seconds=180)
 
 
 def main() -> None:

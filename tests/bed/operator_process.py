@@ -33,6 +33,7 @@ from bed.rest import JOBS, RUNTIMES, Rest
 
 TRAINER_IMAGE = "registry.example/kubooth-trainer:test"
 START_SECONDS = 120
+_PORTS = 5  # that a start tries
 QUIET_SECONDS = 2.0
 _numbers = itertools.count(1)
 
@@ -45,6 +46,7 @@ class Operator:
         self.proxy: Any = proxy
         self.identity = identity
         self._log = folder / f"{identity}-{next(_numbers)}.log"
+        self._log.touch()
         self._kubeconfig = folder / f"{identity}.kubeconfig"
         _write_kubeconfig(self._kubeconfig, plane, proxy.endpoint if proxy else plane.endpoint)
         self._process: subprocess.Popen[bytes] | None = None
@@ -65,8 +67,20 @@ class Operator:
 
     def start(self, *, until: str = "working") -> None:
         """Starts the process and waits for that state, as /readyz tells it; "" waits for nothing."""
+        for number in range(_PORTS):
+            said = len(self.log)
+            self._launch()
+            try:
+                if until:
+                    self.wait_for_state(until)
+                return
+            except AssertionError:  # somebody else may have taken the port meanwhile
+                if self.is_running or number + 1 == _PORTS or "address already in use" not in self.log[said:].lower():
+                    raise
+
+    def _launch(self) -> None:
         assert not self.is_running
-        self._port = _free_port()
+        self._port = free_port()
         options = ["--trainer-image", TRAINER_IMAGE, "--lease-namespace", SYSTEM_NAMESPACE, "--verbose"]
         options += ["--identity", self.identity, "--health-port", str(self._port)]
         keep = ("PATH", "PYTHONPATH", "HOME", "LANG", "XDG_CACHE_HOME")
@@ -81,8 +95,6 @@ class Operator:
                 stdout=log,
                 stderr=log,
             )
-        if until:
-            self.wait_for_state(until)
 
     def wait_for_state(self, state: str) -> None:
         def is_there() -> bool:
@@ -218,8 +230,9 @@ def _write_kubeconfig(path: Path, plane: ControlPlane, endpoint: str) -> None:
     path.write_text(json.dumps(config))
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that is free at every address, as the operator takes it."""
     with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind(("", 0))
         port: int = probe.getsockname()[1]
         return port

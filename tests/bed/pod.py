@@ -104,7 +104,7 @@ class Pod(threading.Thread):
             for container in self.containers:
                 container.signal(signal.SIGKILL)
             return
-        pids = [pid for container in self.containers for pid in container.processes() if _rank(pid) == rank]
+        pids = [pid for container in self.containers for pid in container.processes() if rank_of(pid) == rank]
         assert pids, f"no process of rank {rank} in {self.name}"
         eldest = next(pid for pid in pids if _parent(pid) not in pids)
         os.kill(eldest, signal.SIGKILL)
@@ -403,7 +403,7 @@ def _miss_image(container: Container) -> None:
         container.wait_for("ErrImagePull", error)
 
 
-def _rank(pid: int) -> int | None:
+def rank_of(pid: int) -> int | None:
     try:
         env = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:

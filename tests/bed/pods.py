@@ -51,14 +51,14 @@ class Pods:
         """The pod as its node runs it."""
         return self.cluster.pod(self.namespace, name)
 
-    def until(self, name: str, holds: Callable[[Manifest], object], what: str, seconds: float = 60) -> Manifest:
+    def until(self, name: str, holds: Callable[[Manifest], object], what: str) -> Manifest:
         """The pod, once that holds."""
 
         def look() -> Manifest | None:
             pod = self.get(name)
             return pod if pod and holds(pod) else None
 
-        found = eventually(look, f"pod {name}: {what}", seconds=seconds, tell=lambda: self.get(name))
+        found = eventually(look, f"pod {name}: {what}", tell=lambda: self.get(name))
         assert found
         return found
 
@@ -70,7 +70,7 @@ class Pods:
 
     def ended(self, name: str) -> Manifest:
         """The terminated state of its container."""
-        pod = self.until(name, lambda pod: pod["status"]["phase"] in ("Succeeded", "Failed"), "ended", 120)
+        pod = self.until(name, lambda pod: pod["status"]["phase"] in ("Succeeded", "Failed"), "ended")
         state: Manifest = pod["status"]["containerStatuses"][0]["state"]["terminated"]
         assert pod["status"]["phase"] == ("Failed" if state["exitCode"] else "Succeeded")
         return state

@@ -94,7 +94,7 @@ class Trainings:
     def keys(self, name: str = "rex") -> list[str]:
         """The keys below a job's output, relative to it."""
         prefix = self.output(name).removeprefix(self.s3.uri())
-        return [key.removeprefix(prefix) for key in self.s3.keys() if key.startswith(prefix)]  # noqa: SIM118
+        return [key.removeprefix(prefix) for key in self.s3.keys(prefix)]
 
     def wait_for_checkpoint(self, name: str = "rex", *, attempt: int = 1) -> None:
         """Until a checkpoint of that attempt is whole: training is on its way."""
@@ -150,7 +150,7 @@ class Trainings:
         for name in ("rex", "calm"):
             if bench.rest.find(bench.job_path(name)):
                 bench.rest.delete(bench.job_path(name), propagationPolicy="Background")
-        eventually(lambda: not bench.children() and not bench.pods(), "no child", seconds=60, tell=bench.children)
+        eventually(lambda: not bench.children() and not bench.pods(), "no child", tell=bench.children)
 
     def story(self, name: str = "rex") -> str:
         """What there is to know about a job that went wrong."""

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from api.bad_specs import GOOD_JOB, changed
 from bed.controlplane import ControlPlane
+from bed.eventually import eventually
 from bed.installation import CHART_FILES, OPERATOR, SYSTEM_NAMESPACE
 
 from kubooth_operator import names
@@ -81,6 +82,11 @@ class Gang:
             body |= {"apiVersion": GOOD_JOB["apiVersion"], "kind": GOOD_JOB["kind"]}
             path += f"?fieldManager={names.TRAINER_MANAGER}&force=true"
         return call(self.plane, token, "PATCH", path, body, kind)
+
+    def wait_for_right(self, *who: str) -> None:
+        """Until the API server knows that somebody may write to the status: it learns of roles from a watch."""
+        asked = f"auth can-i patch {names.JOB_PLURAL}.kubooth.io/rex --subresource=status -n {self.namespace}".split()
+        eventually(lambda: self.plane.kubectl(*asked, *who, check=False).returncode == 0, f"the right of {who}")
 
     def as_admin(self, status: dict[str, Any], job: str = "rex") -> None:
         args = ("--subresource=status", "--type=merge", "-p", json.dumps({"status": status}))
@@ -278,7 +284,7 @@ def test_a_token_without_a_pod_is_refused(gang: Gang) -> None:
 def test_a_token_of_a_pod_that_is_gone_is_no_longer_one(gang: Gang) -> None:
     token = gang.token(make_pod(gang, "rex-kubooth-1-0-abcde"))
     gang.plane.kubectl("delete", "pod", "rex-kubooth-1-0-abcde", "-n", gang.namespace, "--force", "--grace-period=0")
-    assert gang.patch(token, {"identifier": "sks"}).code == 401
+    eventually(lambda: gang.patch(token, {"identifier": "sks"}).code == 401, "the end of the token")
 
 
 def test_another_jobs_token_has_no_right_at_all(gang: Gang) -> None:
@@ -297,6 +303,7 @@ def test_an_account_of_another_namespace_is_refused(gang: Gang) -> None:
     account = {"name": "rex-kubooth", "namespace": SYSTEM_NAMESPACE}
     gang.plane.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
     try:
+        gang.wait_for_right(f"--as=system:serviceaccount:{SYSTEM_NAMESPACE}:rex-kubooth")
         token = other.token(make_pod(other, "rex-kubooth-1-0-abcde"))
         answer = gang.patch(token, {"identifier": "sks"})
         assert (answer.code, WRITERS in answer.message) == (403, True), answer
@@ -312,6 +319,7 @@ def test_a_person_with_every_right_is_refused_too(gang: Gang) -> None:
     rule = ["--verb=*", f"--resource={names.JOB_PLURAL}.kubooth.io,{names.JOB_PLURAL}.kubooth.io/status"]
     gang.plane.kubectl("create", "role", "eve", *rule, "-n", gang.namespace)
     gang.plane.kubectl("create", "rolebinding", "eve-jobs", "--role=eve", "--user=eve", "-n", gang.namespace)
+    gang.wait_for_right("--as=eve")
     write = ("patch", "pjob", "rex", "-n", gang.namespace, "--subresource=status", "--type=merge", "-p")
     done = gang.plane.kubectl(*write, '{"status": {"phase": "Succeeded"}}', kubeconfig=person, check=False)
     assert done.returncode == 1 and f"the status of job rex {WRITERS}, not by eve" in done.stderr
@@ -324,6 +332,7 @@ def test_the_operator_writes_everything(gang: Gang) -> None:
     gang.plane.kubectl("create", "role", "writer", *allow, "-n", gang.namespace)
     account = f"--serviceaccount={SYSTEM_NAMESPACE}:{OPERATOR}"
     gang.plane.kubectl("create", "rolebinding", "writer", "--role=writer", account, "-n", gang.namespace)
+    gang.wait_for_right(f"--as=system:serviceaccount:{SYSTEM_NAMESPACE}:{OPERATOR}")
     token = gang.plane.token(SYSTEM_NAMESPACE, OPERATOR)
     assert gang.patch(token, {**OF_THE_TRAINER, "phase": "Succeeded", "attempts": 3}).code == 200
 

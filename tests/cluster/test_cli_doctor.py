@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from bed.commands import Kubooth
 from bed.controlplane import ControlPlane, control_plane
-from bed.installation import OPERATOR, install, manifests
+from bed.eventually import eventually
+from bed.installation import OPERATOR, SYSTEM_NAMESPACE, install, manifests
 from bed.jobs import runtime
 from bed.operator_process import Operator
 from bed.rest import RUNTIMES, Rest
@@ -125,6 +126,8 @@ def no_operator(whole: Installation) -> None:
 
 def no_binding(whole: Installation) -> None:
     whole.plane.kubectl("delete", "clusterrolebinding", OPERATOR)
+    asked = ("auth", "can-i", "list", "pods", "-A", f"--as=system:serviceaccount:{SYSTEM_NAMESPACE}:{OPERATOR}")
+    eventually(lambda: whole.plane.kubectl(*asked, check=False).returncode, "the end of its rights")
 
 
 def no_policy(whole: Installation) -> None:

@@ -50,7 +50,8 @@ def suspended(trainings: Trainings) -> None:
     bench.rest.merge(bench.job_path(), {"spec": {"suspend": True}})
     status = bench.wait_for_phase("Suspended", seconds=120)
     assert condition({"status": status}, "Suspended")["status"] == "True"
-    assert not bench.pods()
+    assert all(pod["status"]["phase"] in ("Succeeded", "Failed") for pod in bench.pods()), "devices are held"
+    eventually(lambda: not bench.pods(), "no pod")
     bench.rest.merge(bench.job_path(), {"spec": {"suspend": False}})
 
 

@@ -13,7 +13,7 @@ from bed.s3 import GUEST_ACCESS_KEY, GUEST_SECRET_KEY
 from bed.trainings import SECRET, Trainings
 
 NO_RESTART = {"maxRestarts": 0}
-IN_A_HURRY = {"maxRestarts": 0, "startupDeadlineSeconds": 10}
+IN_A_HURRY = {"maxRestarts": 0, "startupDeadlineSeconds": 20}
 LONG = {"steps": 20_000}
 # Stands in for an accelerator that has no memory left: the exception is torch's own, at the door of the training loop.
 NO_DEVICE_MEMORY = """

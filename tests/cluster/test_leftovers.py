@@ -79,7 +79,6 @@ def delete_in_training(trainings: Trainings, name: str) -> None:
     eventually(
         lambda: not any(pod["metadata"]["name"].startswith(mine) for pod in bench.pods()),
         f"no pod of {name}",
-        seconds=60,
     )
 
 

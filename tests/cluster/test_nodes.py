@@ -248,7 +248,9 @@ def test_a_folder_of_the_node(pods: Pods, tmp_path: Path) -> None:
 
 def test_a_pod_may_leave_in_its_grace_period(pods: Pods) -> None:
     pods.create(
-        "polite", "trap 'echo saving; sleep 0.5; echo saved; exit 7' TERM; echo up; while true; do sleep 0.1; done"
+        "polite",
+        "trap 'echo saving; sleep 0.5; echo saved; exit 7' TERM; echo up; while true; do sleep 0.1; done",
+        terminationGracePeriodSeconds=60,
     )
     pods.running("polite")
     pods.cluster.api.patch(f"{pods.path}/polite", {"metadata": {"finalizers": ["kubooth.test/hold"]}})

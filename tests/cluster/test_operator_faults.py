@@ -109,7 +109,8 @@ def test_killed_at_a_write(
         seen[which] -= when == "before"  # it is made again
         operator.kill()
 
-    operator.proxy.rules.append(Rule(is_due, times=len(kills), **{when: die}))
+    # An answer: else the proxy may pass a write on before it sees that who sent it is gone.
+    operator.proxy.rules.append(Rule(is_due, times=len(kills), answer=503 if when == "before" else None, **{when: die}))
     bench.create(job())
     with Kubelet(bench.rest, kubelet.succeed, bench.namespace):
         deadline = time.monotonic() + 120
@@ -221,16 +222,13 @@ def test_two_replicas_take_turns(operator: Operator, standby: Operator, bench: B
     bench.wait_for_pods(2)
     assert {call.agent.partition("(")[2] for call in operator.proxy.writes()} == {f"{standby.identity})"}
     operator.start(until="standing by")
-    stopped = time.monotonic()
     assert standby.stop() == 0
+    assert rest.get(LEASE)["spec"]["holderIdentity"] in ("", operator.identity), "the lease was given back"
     operator.wait_for_state("working")
-    assert time.monotonic() - stopped < 10, "the lease was given back"
 
 
 def test_who_loses_the_lease_ends(operator: Operator, rest: Rest) -> None:
-    lease = rest.get(LEASE)
-    lease["spec"] |= {"holderIdentity": "somebody-else", "leaseDurationSeconds": 1}
-    rest.call("PUT", LEASE, lease)
+    rest.merge(LEASE, {"spec": {"holderIdentity": "somebody-else", "leaseDurationSeconds": 1}})
     assert operator.wait() == 3
     assert "somebody-else holds the lease" in operator.log
     operator.start()
@@ -263,7 +261,11 @@ def test_logs_say_what_happened_once(operator: Operator, bench: Bench) -> None:
     said = len(operator.log)
     life(bench)
     about = f"job={bench.namespace}/rex"
-    lines = [line for line in operator.log[said:].splitlines() if about in line and " INFO " in line]
-    phases = [line.partition(" -> ")[2].partition(",")[0] for line in lines if " -> " in line]
-    assert phases[0] == "Starting" and phases[-1] == "Succeeded"
-    assert len(phases) == len(set(zip(phases, lines, strict=True)))
+
+    def lines() -> list[str]:
+        said_of_it = [line for line in operator.log[said:].splitlines() if about in line and " INFO " in line]
+        return [line for line in said_of_it if " -> " in line]
+
+    eventually(lambda: " -> Succeeded" in "".join(lines()[-1:]), "the last phase")
+    assert " -> Starting" in lines()[0]
+    assert len(lines()) == len(set(lines()))

@@ -17,7 +17,7 @@ from bed.controlplane import ControlPlane
 from bed.eventually import eventually
 from bed.images import USER, Image, build
 from bed.installation import OPERATOR, SYSTEM_NAMESPACE
-from bed.operator_process import TRAINER_IMAGE, _free_port
+from bed.operator_process import TRAINER_IMAGE, free_port
 
 pytestmark = pytest.mark.soak
 
@@ -60,7 +60,7 @@ def test_a_change_of_code_makes_one_layer_anew(image: Image, image_checkout: Pat
 def test_it_leads_from_a_read_only_root(
     image: Image, api_server: ControlPlane, no_operator: None, tmp_path: Path
 ) -> None:
-    port = _free_port()
+    port = free_port()
     account = api_server.service_account_kubeconfig(SYSTEM_NAMESPACE, OPERATOR)
     kubeconfig = tmp_path / "kubeconfig"  # with the authority in it, for the image has no other file of ours
     kubeconfig.write_text(api_server.kubectl("config", "view", "--flatten", "--raw", kubeconfig=account).stdout)

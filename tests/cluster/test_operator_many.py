@@ -19,6 +19,8 @@ def test_twenty_jobs_at_once(operator: Operator, bench: Bench) -> None:
             bench.wait_for_phase("Succeeded", name, seconds=120)
     operator.wait_for_rest(bench.namespace)
     writes = [call for call in operator.proxy.writes(bench.namespace) if call.resource != "events"]
-    # Seven children; accepted, perhaps running, succeeded.
-    assert 9 * JOBS <= len(writes) <= 10 * JOBS, len(writes) / JOBS
+    events = bench.rest.items(f"/api/v1/namespaces/{bench.namespace}/events")
+    late = {event["involvedObject"]["name"] for event in events if event["reason"] == "PodsNotCreated"}
+    # Seven children; accepted, perhaps running, succeeded; and twice more where pods took ten seconds to be created.
+    assert 9 * JOBS <= len(writes) <= 10 * JOBS + 2 * len(late), len(writes) / JOBS
     assert {bench.status(name)["attempts"] for name in names} == {1}

@@ -11,7 +11,7 @@ from bed.apiproxy import ApiProxy
 from bed.controlplane import ControlPlane
 from bed.eventually import eventually
 from bed.installation import CHART_FILES, OPERATOR, SYSTEM_NAMESPACE
-from bed.jobs import CHILD_PATHS, PODS, Bench, job, runtime
+from bed.jobs import CHILD_PATHS, PODS, Bench, job, limit, runtime
 from bed.kubelet import Kubelet
 from bed.operator_process import Operator
 from bed.rest import RUNTIMES
@@ -64,8 +64,7 @@ def test_every_right_is_used_and_no_other_is_needed(operator: Operator, bench: B
     bench.wait_for_reason("RuntimeNotFound")
     bench.create_runtime(runtime("rights", terminationGracePeriodSeconds=1))
     bench.wait_for_reason("NameTaken")
-    quota = f"/api/v1/namespaces/{space}/resourcequotas"
-    rest.post(quota, {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}})
+    quota = limit(bench, "pods")
     for kind, name in FOREIGN:
         if kind == "Job":  # which is tried when nothing else is missing
             bench.touch()
@@ -73,7 +72,7 @@ def test_every_right_is_used_and_no_other_is_needed(operator: Operator, bench: B
         rest.delete(bench.child_path(kind, name), propagationPolicy="Background")
     bench.touch()
     bench.wait_for_reason("PodsNotCreated")
-    rest.delete(f"{quota}/none")
+    rest.delete(quota)
     (pod,) = bench.wait_for_pods()
     for which, child in bench.children().items():
         rest.merge(bench.child_path(*which), {"metadata": {"labels": {"app.kubernetes.io/name": "other"}}})

@@ -234,6 +234,22 @@ def test_a_job_is_judged_by_its_runtime_as_it_is(status: Manifest, is_there: boo
     assert (seen.runtime and seen.runtime["spec"]["image"]) == expected
 
 
+def test_a_runtime_that_was_looked_up_still_wakes_the_jobs_that_wait_for_it() -> None:
+    async def handler(_: web.Request) -> web.Response:
+        return web.json_response(runtime(2, "new"))
+
+    async def act() -> int:
+        async with connected(handler) as api:
+            cache, queue = Cache(), WorkQueue[Key]()
+            cache.jobs.put(job())
+            cache.runtimes.put(runtime(1, "old"))
+            await Cluster(api, cache, Metrics("1"), instance="me", may_write=lambda: True).observe(Key("ns", "rex"))
+            Events(cache, queue, lambda _: None).of_own_kind(RUNTIME, "MODIFIED", runtime(2, "new"))
+            return len(queue)
+
+    assert asyncio.run(act()) == 1
+
+
 def gone_by_event(events: Events, cache: Cache) -> None:
     events.of_own_kind(JOB, "DELETED", job(version=9))
 

@@ -137,24 +137,8 @@ class CheckpointWriter:
         folder = self._storage.local_path(uri) or self._scratch / f"step-{step:06d}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        files = []
-        for kind, tensors in snapshot.tensors.items():
-            files.append(write_tensors(folder / f"{kind}.safetensors", tensors))
-            self._moved()
-        saved = Saved(uri=uri, step=step, time=time.time())
-        manifest = {
-            "format": FORMAT_VERSION,
-            "step": step,
-            "identity": self._identity,
-            "attempt": self._claim.identity.attempt,
-            "time": saved.time,
-            "history": snapshot.history,
-            "files": files,
-            **({"sharding": asdict(snapshot.sharding)} if snapshot.sharding else {}),
-        }
-        content = json.dumps(manifest, indent=1).encode()
         try:
-            self._until_taken(uri, folder, files, content)
+            saved = self._make_whole(uri, folder, snapshot)
         except BaseException:
             if self._storage.local_path(uri) is None:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -165,6 +149,26 @@ class CheckpointWriter:
         with suppress(StorageUnavailableError):  # the next one drops them
             self._drop_old(step)
         return replace(saved, trouble=self._trouble)
+
+    def _make_whole(self, uri: str, folder: Path, snapshot: Snapshot) -> Saved:
+        files = []
+        for kind, tensors in snapshot.tensors.items():
+            files.append(write_tensors(folder / f"{kind}.safetensors", tensors))
+            self._moved()
+        saved = Saved(uri=uri, step=snapshot.step, time=time.time())
+        manifest = {
+            "format": FORMAT_VERSION,
+            "step": snapshot.step,
+            "identity": self._identity,
+            "attempt": self._claim.identity.attempt,
+            "time": saved.time,
+            "history": snapshot.history,
+            "files": files,
+            **({"sharding": asdict(snapshot.sharding)} if snapshot.sharding else {}),
+        }
+        content = json.dumps(manifest, indent=1).encode()
+        self._until_taken(uri, folder, files, content)
+        return saved
 
     def _until_taken(self, uri: str, folder: Path, files: list[dict[str, Any]], manifest: bytes) -> None:
         """Publishes, and again what is missing while storage is unavailable."""
