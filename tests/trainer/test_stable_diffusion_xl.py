@@ -93,6 +93,7 @@ def test_samples_are_those_of_the_pipeline(model: Path) -> None:
     assert np.abs(ours.astype(int) - np.round(theirs * 255).astype(int)).max() <= 1
 
 
+@pytest.mark.soak
 def test_gradient_checkpointing_changes_no_loss(model: Path, photos: Path, tmp_path: Path) -> None:
     """With both text encoders trained, and weights gathered anew for what is computed again."""
     matrix = Matrix(tmp_path, model, photos)
