@@ -96,5 +96,5 @@ def test_a_node_is_gone(trainings: Trainings, undisturbed: Undisturbed) -> None:
     assert (status["attempts"], status.get("restarts", 0)) == (2, 0)
     assert trainings.weights() == expected
     path = f"/api/v1/nodes/{node.name}"
-    eventually(lambda: not trainings.cluster.api.request("GET", path)["spec"].get("taints"), "the node", seconds=60)
+    eventually(lambda: not trainings.cluster.api.request("GET", path)["spec"].get("taints"), "the node")
     trainings.assert_nothing_is_left()

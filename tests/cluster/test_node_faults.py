@@ -79,7 +79,7 @@ def test_a_node_vanishes_and_comes_back(pods: Pods, frozen: bool) -> None:
     node.vanish(frozen=frozen)
     try:
         size = container.log.stat().st_size
-        deleted = pods.until("cut", lambda pod: "deletionTimestamp" in pod["metadata"], "deleted", 90)
+        deleted = pods.until("cut", lambda pod: "deletionTimestamp" in pod["metadata"], "deleted")
         assert "DisruptionTarget" in [each["type"] for each in deleted["status"]["conditions"]]
         assert (container.log.stat().st_size == size) == frozen
         pods.delete("cut", gracePeriodSeconds=0)
@@ -89,7 +89,7 @@ def test_a_node_vanishes_and_comes_back(pods: Pods, frozen: bool) -> None:
         node.come_back()
     eventually(lambda: not Path("/proc", str(container.pid)).exists(), "end of the old pod")
     path = f"/api/v1/nodes/{node.name}"
-    eventually(lambda: not pods.cluster.api.request("GET", path)["spec"].get("taints"), "a node as before", seconds=60)
+    eventually(lambda: not pods.cluster.api.request("GET", path)["spec"].get("taints"), "a node as before")
 
 
 def test_an_outage_of_the_api_server_ends_no_pod(pods: Pods) -> None:
