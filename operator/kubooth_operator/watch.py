@@ -17,13 +17,12 @@ from kubooth_operator.cache import Store, key_of, uid_of, version_of
 from kubooth_operator.client import Api, ApiError, GoneError, NotFoundError, TemporaryError
 from kubooth_operator.kinds import Kind
 from kubooth_operator.names import APP, LABEL_MANAGED_BY
+from kubooth_operator.rests import FIRST_REST_SECONDS, LONGEST_REST_SECONDS, SHORT_SECONDS, take_rest
 
 Manifest = dict[str, Any]
 SELECTOR: Final = f"{LABEL_MANAGED_BY}={APP}"
 _PAGE = "500"
 _STREAM_SECONDS = 300
-_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
-_SHORT_SECONDS = 1.0  # a stream that ends sooner, and brought nothing, is no stream: a proxy may cut it off
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +54,7 @@ class Watch:
     async def run(self) -> None:
         """Does not return."""
         version: str | None = None
-        pause = _FIRST_PAUSE_SECONDS
+        rest = FIRST_REST_SECONDS
         while True:
             try:
                 if version is None:
@@ -64,19 +63,19 @@ class Watch:
                 opened, is_empty = time.monotonic(), True
                 async for event in self._api.watch(self._kind.path(), _query(version)):
                     version = await self._take(event)
-                    pause, is_empty = _FIRST_PAUSE_SECONDS, False
-                if is_empty and time.monotonic() - opened < _SHORT_SECONDS:
-                    pause = await _rest(pause)
+                    rest, is_empty = FIRST_REST_SECONDS, False
+                if is_empty and time.monotonic() - opened < SHORT_SECONDS:
+                    rest = await take_rest(rest)
             except GoneError:
                 version = None  # the list: soon, but not in a loop where the server goes on refusing
-                pause = await _rest(pause)
+                rest = await take_rest(rest)
             except ApiError as error:
                 if not isinstance(error, TemporaryError):  # a right that is missing, or not known yet after a start
                     version = None
-                    if pause == _LONGEST_PAUSE_SECONDS:
+                    if rest == LONGEST_REST_SECONDS:
                         _log.warning("watching %s: %s", self._kind.plural, error)
                 _log.debug("watching %s: %s", self._kind.plural, error)
-                pause = await _rest(pause)
+                rest = await take_rest(rest)
 
     async def _list(self) -> str:
         """Reads all, page by page, and drops what is gone. Returns the version that the watch starts from."""
@@ -130,12 +129,6 @@ class Watch:
             if known is not None:
                 self._on_change(known)
             self._on_change(manifest)
-
-
-async def _rest(pause: float) -> float:
-    """Waits that long, or somewhat less; returns the next pause."""
-    await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-    return min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
 
 def _query(version: str) -> dict[str, str]:

@@ -138,7 +138,7 @@ def test_a_stream_that_ends_at_once_is_opened_again_after_a_rest(
             if seen["status"]["phase"] == "Succeeded":
                 break
 
-    monkeypatch.setattr("kubooth_cli.cluster.jobs._rest", sleep)
+    monkeypatch.setattr("kubooth_cli.cluster.jobs.take_rest", sleep)
     ask(answer, until_done)
     assert rested == rests
 

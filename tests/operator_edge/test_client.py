@@ -142,6 +142,6 @@ def test_a_watch_that_ends_at_once_is_opened_again_after_a_rest(monkeypatch: pyt
             with contextlib.suppress(asyncio.CancelledError):
                 await running
 
-    monkeypatch.setattr("kubooth_operator.watch._rest", rest)
+    monkeypatch.setattr("kubooth_operator.watch.take_rest", rest)
     asyncio.run(follow())
     assert pauses[:3] == [0.1, 0.2, 0.4]

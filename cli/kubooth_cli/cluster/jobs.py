@@ -14,13 +14,12 @@ from kubooth_cli.cluster.session import CommandError, Session, is_unknown_kind
 from kubooth_operator.defaults import DEFAULT, default_of
 from kubooth_operator.kinds import JOB, POD, RUNTIME
 from kubooth_operator.names import LABEL_ATTEMPT, LABEL_JOB_UID
+from kubooth_operator.rests import FIRST_REST_SECONDS, SHORT_SECONDS, take_rest
 
 Manifest = dict[str, Any]
 ENDED: Final = ("Succeeded", "Failed")
 _AGAIN_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 15.0
-_FIRST_REST_SECONDS, _LONGEST_REST_SECONDS = 0.1, 5.0
-_SHORT_SECONDS = 1.0  # a stream that ends sooner, and brought nothing, is no stream: a proxy may cut it off
 
 
 async def get_job(session: Session, name: str) -> Manifest:
@@ -86,7 +85,7 @@ async def follow(session: Session, name: str) -> AsyncGenerator[Manifest, None]:
     from kubooth_operator.client import GoneError, TemporaryError
 
     job: Manifest | None = await get_job(session, name)
-    pause, rest = 0.0, _FIRST_REST_SECONDS
+    pause, rest = 0.0, FIRST_REST_SECONDS
     while job is not None:
         yield job
         query = {
@@ -105,10 +104,10 @@ async def follow(session: Session, name: str) -> AsyncGenerator[Manifest, None]:
                     if event["type"] == "ERROR":
                         is_cut = True
                         break
-                    rest, is_empty = _FIRST_REST_SECONDS, False
+                    rest, is_empty = FIRST_REST_SECONDS, False
                     if event["type"] != "BOOKMARK":
                         yield event["object"]
-            is_cut = is_cut or (is_empty and time.monotonic() - opened < _SHORT_SECONDS)
+            is_cut = is_cut or (is_empty and time.monotonic() - opened < SHORT_SECONDS)
         except GoneError:
             is_cut = True
         except TemporaryError as error:
@@ -117,19 +116,13 @@ async def follow(session: Session, name: str) -> AsyncGenerator[Manifest, None]:
             pause = min(max(_AGAIN_SECONDS, 2 * pause), _LONGEST_PAUSE_SECONDS)
             await asyncio.sleep(pause)
         if is_cut:
-            rest = await _rest(rest)
+            rest = await take_rest(rest)
         try:
             job = await find_job(session, name)
         except TemporaryError as error:
             if not pause:  # the watch itself came to a good end
                 click.echo(f"the connection is lost, trying again: {error}", err=True)
             pause = max(pause, _AGAIN_SECONDS)
-
-
-async def _rest(seconds: float) -> float:
-    """Waits that long; returns how long to wait the next time."""
-    await asyncio.sleep(seconds)
-    return min(2 * seconds, _LONGEST_REST_SECONDS)
 
 
 async def find_job(session: Session, name: str) -> Manifest | None:

@@ -33,7 +33,7 @@ _REQUESTS_AT_ONCE = 16  # over all files and their parts
 _PART_BYTES = 8 << 20
 _DELETES_AT_ONCE = 1000  # the protocol's limit
 _ANSWERS = 5  # how often one object is read, as s3transfer does
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds, the means of which are half
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0  # seconds, at most: pauses are drawn evenly from 0 up
 
 Taken = TypeVar("Taken")
 

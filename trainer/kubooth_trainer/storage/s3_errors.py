@@ -51,12 +51,13 @@ CAUGHT = (boto.BotoCoreError, boto.ClientError, RetriesExceededError, S3Download
 
 def may_pass(response: tuple[Any, dict[str, Any]] | None, exception: Exception | None) -> bool:
     """Whether the same request may succeed in a moment: as the transient and throttling errors of botocore's
-    standard mode. `response` is the parsed answer behind the raw one."""
+    standard mode. `response` is the raw answer and the parsed one."""
     if response is None:
         return isinstance(exception, boto.ConnectionError | boto.HTTPClientError) and not _is_untrusted(exception)
     told = response[1]
     status = told.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return status in _PASSING or told.get("Error", {}).get("Code") in _BUSY - {"NoSuchUpload"}
+    code = told.get("Error", {}).get("Code")
+    return status in _PASSING or (code in _BUSY and code != "NoSuchUpload")  # which only another upload mends
 
 
 def shown(endpoint: str) -> str:
