@@ -13,6 +13,7 @@ from datetime import timedelta
 from kubooth_operator import children, deadlines, ending, verdict
 from kubooth_operator.diagnose import Diagnosis
 from kubooth_operator.draft import timestamp
+from kubooth_operator.plan import Manifest
 from kubooth_operator.present import Present
 from kubooth_operator.workload import BatchJob
 
@@ -68,10 +69,17 @@ def _begin(now: Present, number: int) -> None:
     draft.status["attempts"] = number
     remembered = {"firstStep": ending.saved_step(draft), "earlyDisruptions": disruptions}
     draft.status["attempt"] = {"number": number} | {name: value for name, value in remembered.items() if value}
+    if "stages" in draft.status:  # the trainer cannot take out what the operator wrote into the last attempt's
+        draft.status["stages"] = [_opened(stage) for stage in draft.status["stages"]]
     _start_clock(now)
     draft.status.setdefault("startTime", timestamp(draft.now))
     _stand_at_the_start(now)
     draft.wake_in(0)
+
+
+def _opened(stage: Manifest) -> Manifest:
+    """A stage that may begin anew."""
+    return {k: v for k, v in stage.items() if k != "end"} if stage.get("state") == "Failed" else stage
 
 
 def _start_clock(now: Present) -> None:
@@ -92,12 +100,13 @@ def _without_batch_job(now: Present) -> None:
     """Not made yet, or deleted by hand: made again under the same number once no pod is left. Deleted once more, it is
     no accident (a clean-up policy): that ends the attempt, so that it counts and is paused after."""
     draft = now.draft
+    has_had_pods = draft.time("readyTime" if not now.job.spec.queue_name else "startTime") is not None
     if now.is_suspended:
         ending.end(now, "Suspended")
-    elif draft.time("readyTime") is not None and draft.attempt.get("jobDeletions", 0) >= MOST_DELETIONS:
+    elif has_had_pods and draft.attempt.get("jobDeletions", 0) >= MOST_DELETIONS:
         message = "the batch Job was deleted again: something in the cluster keeps deleting it"
         ending.end_failed(now, Diagnosis(reason="JobDeleted", message=message, kind="Retryable"))
-    elif draft.time("readyTime") is not None:
+    elif has_had_pods:
         _stop_clocks(now)
         draft.attempt["jobDeletions"] = draft.attempt.get("jobDeletions", 0) + 1
         _start_clock(now)

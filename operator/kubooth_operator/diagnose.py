@@ -31,6 +31,7 @@ _IMAGE = frozenset(
 _CONTAINER_CONFIG = frozenset(
     {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError"}
 )
+_LEFT_BEHIND = frozenset({"Unknown", "ContainerStatusUnknown"})  # containerd's word, and the kubelet's
 
 
 class _Rank(IntEnum):
@@ -77,11 +78,13 @@ class Waiting:
 
 
 def diagnose(pods: Sequence[Pod], batch_job: BatchJob | None) -> Diagnosis:
-    """Why an attempt failed, from its pods and, where those tell nothing, from its batch Job."""
+    """Why an attempt failed, from its pods, and from its batch Job where those are gone that would tell."""
     findings = [(rank, pod, diagnosis) for pod in pods for rank, diagnosis in [_of_pod(pod)] if diagnosis is not None]
     if findings:
         rank, _, first = min(findings, key=lambda each: (each[0], each[1].end_time or _FAR_FUTURE, each[1].name))
-        return replace(first, is_echo=rank >= _Rank.SYMPTOM)
+        found = replace(first, is_echo=rank >= _Rank.SYMPTOM)
+        told = _of_batch_job(batch_job)
+        return told if found.is_echo and told.kind == "Disruption" else found
     return _of_batch_job(batch_job)
 
 
@@ -112,6 +115,8 @@ def _of_pod(pod: Pod) -> tuple[_Rank, Diagnosis | None]:
         return _Rank.DISRUPTION, _seen(pod, reason, what, kind="Disruption")
     if pod.reason == "Evicted":
         return _Rank.KUBELET, _seen(pod, "Evicted", f"was evicted: {pod.message}")
+    if said is None and killed_by in _LEFT_BEHIND:
+        return _Rank.DISRUPTION, _seen(pod, "NodeLost", "ended with its node, which started anew", kind="Disruption")
     if killed_by == "OOMKilled":
         what = "was killed because its memory limit was reached: raise resources.limits.memory in the runtime"
         return _Rank.KUBELET, _seen(pod, "OutOfMemory", what)

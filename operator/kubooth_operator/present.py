@@ -30,7 +30,9 @@ class Present:
         manifest = children.find_job(observed.children, draft.number)
         self.batch_job = BatchJob(manifest) if manifest is not None else None
         all_pods = [Pod(each) for each in observed.pods]
-        self.pods = [pod for pod in all_pods if pod.attempt == draft.number]
+        mine = [pod for pod in all_pods if pod.attempt == draft.number]
+        # Without those of a batch Job that was deleted and made again under the same name.
+        self.pods = [pod for pod in mine if self.batch_job is None or self.batch_job.owns(pod)]
         batch_jobs = [BatchJob(each) for each in observed.children if each["kind"] == "Job"]
         self.live_pods = [pod for pod in all_pods if not pod.is_terminal]  # of any attempt
         self.orphans = [pod for pod in self.live_pods if not any(each.owns(pod) for each in batch_jobs)]

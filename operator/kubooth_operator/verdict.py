@@ -5,6 +5,7 @@ Called by `attempts` in every pass over an attempt that lives.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from kubooth_operator import deadlines, ending
@@ -40,6 +41,9 @@ def judge(now: Present, batch_job: BatchJob) -> None:
             draft.wake_at(force_time)
             return
         found = _lost(pod)
+    if found.reason == "PodRejected" and draft.time("readyTime") is not None:
+        # A node admits again what ran on it when it starts anew, and its devices may not be there yet.
+        found = replace(found, reason="NodeLost", kind="Disruption")
     ending.end_failed(now, found, since=min(judge_at, draft.now))
 
 

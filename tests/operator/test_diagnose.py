@@ -161,6 +161,24 @@ def test_where_the_pods_are_gone_the_batch_job_is_asked(message: str, reason: st
     assert diagnose([], None).reason == "TrainerCrashed"
 
 
+def test_a_disruption_that_only_the_batch_job_still_knows_goes_before_an_echo_of_it() -> None:
+    """The pod that was evicted is gone, and rank 0 ended because of it."""
+    message = "Pod team-a/rex-kubooth-1-1-x has condition DisruptionTarget matching FailJob rule at index 0"
+    failed = {"type": "FailureTarget", "status": "True", "reason": "PodFailurePolicy", "message": message}
+    batch_job = BatchJob({"metadata": {"name": "rex-kubooth-1"}, "status": {"conditions": [failed]}})
+    for echo in (pod(143, said="Stopped"), pod(75, said="PeerLost")):
+        found = diagnose([echo], batch_job)
+        assert (found.reason, found.kind, found.is_echo) == ("Evicted", "Disruption", False)
+    found = diagnose([pod(70, said="TrainerCrashed")], batch_job)
+    assert (found.reason, found.kind) == ("TrainerCrashed", "Retryable")
+
+
+@pytest.mark.parametrize(("code", "reason"), [(255, "Unknown"), (137, "ContainerStatusUnknown")])
+def test_a_node_that_started_anew_is_no_fault_of_the_trainer(code: int, reason: str) -> None:
+    found = diagnose([pod(code, terminated={"reason": reason}), pod(75, index=1, said="PeerLost")], None)
+    assert (found.reason, found.kind, found.pod) == ("NodeLost", "Disruption", "rex-kubooth-1-0-abcde")
+
+
 def scheduled(reason: str, message: str) -> Pod:
     return pod(
         phase="Pending", condition={"type": "PodScheduled", "status": "False", "reason": reason, "message": message}
@@ -215,5 +233,6 @@ NOT_REASONS = {
     "DisruptionTarget", "StartError", "ContainerCannotRun", "ImagePullBackOff", "ErrImagePull", "InvalidImageName",
     "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable", "SignatureValidationFailed",
     "CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreCreateHookError", "Job", "False",
+    "Unknown", "ContainerStatusUnknown",
 }  # fmt: skip
 """Words of Kubernetes, and of our own that no status shows."""

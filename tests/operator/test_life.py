@@ -507,6 +507,62 @@ def test_a_batch_job_that_a_queue_takes_in_unasked_waits_and_loses_no_attempt() 
     assert world.run_to_the_end()["attempts"] == 1
 
 
+def test_a_batch_job_that_is_made_again_before_its_pods_were_ready_waits_in_the_queue_again() -> None:
+    world = World(
+        spec={"queueName": "gpus", "runPolicy": {"maxRestarts": 0}},
+        script=lambda attempt: Behaviour(waiting="ImagePullBackOff"),
+    )
+    world.run(until=lambda: bool(world.pods))
+    world.run(100)
+    world.hold_jobs = True
+    world.delete(ref_of(world.batch_job()))
+    world.run(1000)
+    assert (world.phase, world.status["reason"], world.status["attempts"]) == ("Pending", "Queued", 1)
+    world.script = lambda attempt: Behaviour()
+    hold(world, held=False)
+    assert world.run_to_the_end()["attempts"] == 1
+
+
+@pytest.mark.parametrize("code", [0, 70])
+def test_a_pod_that_outlived_its_batch_job_does_not_count_for_the_one_that_is_made_again(code: int) -> None:
+    endings = {0: Ending(after=50, code=code)}
+    world = running(World(script=lambda attempt: Behaviour(endings=endings), spec={"runPolicy": {"maxRestarts": 0}}))
+    world.run(30)
+    world.orphan(world.batch_job())
+    world.run(until=lambda: any(ended(pod) for pod in world.pods.values()))
+    (orphan,) = world.pods.values()
+    world.script = lambda attempt: Behaviour(start_after=100)
+    world.run(until=lambda: len(world.pods) == 2)
+    world.run(50)
+    assert (world.phase, world.condition("PodsReady")["status"]) == ("Starting", "False")
+    status = world.run_to_the_end()
+    assert (status["phase"], status["attempts"]) == ("Succeeded", 1)
+    assert orphan["metadata"]["name"] in world.pods
+
+
+def test_a_node_that_starts_anew_and_refuses_what_ran_on_it_is_a_lost_node() -> None:
+    world = running(two_nodes(lambda attempt: Behaviour(every=LONG if attempt == 1 else Ending()), maxRestarts=0))
+    world.pod(1)["status"] = {
+        "phase": "Failed", "reason": "UnexpectedAdmissionError", "message": "no devices", "conditions": [],
+    }  # fmt: skip
+    status = world.run_to_the_end()
+    assert (status["phase"], status["attempts"], status.get("restarts")) == ("Succeeded", 2, None)
+    assert "NodeLost" in reasons(world)
+
+
+def test_the_next_attempt_does_not_begin_with_the_end_of_a_stage() -> None:
+    """The trainer's apply does not take out what the operator wrote."""
+    world = running(World(script=lambda attempt: Behaviour(every=LONG, start_after=2 if attempt == 1 else 1000)))
+    world.run(30)
+    world.evict(world.pod(0))
+    world.run(until=lambda: world.status["attempts"] == 1 and "failure" in world.status)
+    (stage,) = world.status["stages"]
+    assert stage["state"] == "Failed" and "end" in stage
+    world.run(until=lambda: world.status["attempts"] == 2)
+    (stage,) = world.status["stages"]
+    assert stage["state"] == "Failed" and "end" not in stage
+
+
 def test_a_batch_job_that_is_made_again_waits_in_the_queue_again_and_loses_no_attempt() -> None:
     world = running(World(spec={"queueName": "gpus", "runPolicy": {"maxRestarts": 0}}, script=saving_for_ten_seconds))
     world.hold_jobs = True
