@@ -68,7 +68,7 @@ async def submit_command(
     \b
     Examples:
       kubooth submit job.yaml
-      kubooth submit --photos rex/ --class dog --model sd15 --result s3://models/rex/
+      kubooth submit --photos rex/ --class dog --model sd15 --result s3://models/personalized/rex/
       kubooth submit job.yaml --set training.steps=400 --no-watch -o name
     """
     raw = _manifest(file, photos, fields)

@@ -65,11 +65,11 @@ def main() -> int:
 def up(nodes: int) -> int:
     """Starts the cluster, unless it runs, and prints what a shell needs."""
     if not _server():
+        gobuild.programs(*gobuild.CLUSTER, "versitygw")  # here, where its progress is seen, and the network there is
         missing = obstacle()
         if missing:
             _say(missing)
             return 1
-        gobuild.programs(*gobuild.CLUSTER, "versitygw")  # here, where its progress is seen
         down()
         _say("starting the control plane, nodes, S3 and the operator")
         if not _start(nodes):

@@ -199,6 +199,18 @@ def test_help_installs_nothing(checkout: Checkout, script: str) -> None:
     assert checkout.calls() == []
 
 
+def test_a_devcluster_that_does_not_come_up_leaves_the_rest_of_the_line_undone(checkout: Checkout) -> None:
+    line = 'eval "$("$0" up)" && echo "this reaches another cluster"'
+    done = subprocess.run(
+        ["bash", "-c", line, checkout.root / "scripts" / "devcluster"],
+        env=checkout.environment | {"FAKE_VERSION": "3.9"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "3.9" in done.stderr
+
+
 def test_two_installations_at_once_wait_for_each_other(checkout: Checkout) -> None:
     (checkout.root.parent / "calls").write_text("")
     command = [checkout.root / "scripts" / "quickstart"]
