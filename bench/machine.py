@@ -39,16 +39,23 @@ def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
 
 
 def sources(root: Path, *folders: str) -> dict[str, Any]:
-    """The commit, and whether `folders` (the trainer where none is named) or the benchmarks differ from it."""
+    """The commit, and whether `folders` (the trainer where none is named) or the benchmarks differ from it.
+
+    BENCH_COMMIT names it where the files came without their repository.
+    """
     which = folders or ("trainer",)
     changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", *which, "bench/*.py")
-    return {"commit": _git(root, "rev-parse", "HEAD"), "uncommitted_changes": bool(changed)}
+    commit = _git(root, "rev-parse", "HEAD") or os.environ.get("BENCH_COMMIT", "")
+    return {"commit": commit, "uncommitted_changes": bool(changed)}
 
 
 def _git(root: Path, *arguments: str) -> str:
-    return subprocess.run(
-        ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    """What git says; nothing where there is none, or no repository: figures are worth keeping all the same."""
+    try:
+        told = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return told.stdout.strip()
 
 
 def _cpu_field(name: str) -> str:

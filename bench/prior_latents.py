@@ -29,7 +29,10 @@ def main() -> None:
     load = os.getloadavg()[0]
     with TemporaryDirectory() as folder:
         results = measure(options, Path(folder))
-    command = f"python bench/prior_latents.py --model {options.model} --images {options.images} --steps {options.steps}"
+    command = (
+        f"python bench/prior_latents.py --model {options.model} --images {options.images} --steps {options.steps}"
+        f" --sampler-steps {options.sampler_steps} --pictures {options.pictures}"
+    )
     keep(record_of("training on sampled latents of class images", command, results, load=load), options.record)
 
 

@@ -93,6 +93,8 @@ class Turns:
 
     def beat(self) -> None:
         """Ends the process when nobody asks any more."""
+        if self._left == 1:
+            _wait_for_gpu()  # what a turn began counts in it
         now, cpu_now = time.perf_counter(), time.process_time()
         if self._left is None:
             self._send(self.facts)
@@ -132,6 +134,12 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def _wait_for_gpu() -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
 def _start_profiler() -> Any:
     import torch
     from torch.profiler import ProfilerActivity, profile
@@ -148,7 +156,8 @@ def _stop_profiler(started: Any, trace: str | None) -> dict[str, float]:
     if trace:
         started.export_chrome_trace(trace)
     rows = started.key_averages()
-    times = {row.key: row.self_device_time_total for row in rows if row.device_type.name == "CUDA"}
+    kernels = [row for row in rows if row.device_type.name == "CUDA" and not row.is_user_annotation]
+    times = {row.key: row.self_device_time_total for row in kernels}
     times = times or {row.key: row.self_cpu_time_total for row in rows}
     total = sum(times.values())
     costliest = sorted(times, key=lambda name: -times[name])[:MOST_COSTS]

@@ -106,6 +106,17 @@ def test_a_job_that_was_made_again_under_this_name_is_not_written_to(gang: Gang,
     assert "identifier" not in gang.job()["status"]
 
 
+def test_any_character_arrives(gang: Gang, tmp_path: Path) -> None:  # noqa: F811
+    """The API server reads an apply as YAML, whose reader takes no surrogates."""
+    pod = Pod(gang, tmp_path)
+    text = 'a 🐕 \U00020bb7野 \\ud83d\\udc15 \u2028\u0085 é "quoted" \\'
+    api = StatusApi(pod.identity, gang.plane.endpoint, pod.credentials)
+    api.write({"identifier": text})
+    assert gang.job()["status"]["identifier"] == text
+    api.write({"identifier": "half \ud83d of one"})
+    assert gang.job()["status"]["identifier"] == "half \ufffd of one"
+
+
 def test_a_version_that_is_not_the_newest_is_a_conflict(gang: Gang, tmp_path: Path) -> None:  # noqa: F811
     """What the trainer's precondition rests on: a status that was written meanwhile, or is another job's."""
     pod = Pod(gang, tmp_path)

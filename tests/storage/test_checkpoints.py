@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import json
 import math
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
-from kubooth_trainer import checkpoint, checkpoint_writer
-from kubooth_trainer.checkpoint import Checkpoints
+from kubooth_trainer import checkpoint, checkpoint_layout, checkpoint_writer
+from kubooth_trainer.checkpoint import Checkpoints, precision_before
 from kubooth_trainer.checkpoint_claim import claim_checkpoints, delete_checkpoints
+from kubooth_trainer.checkpoint_layout import write_tensors
 from kubooth_trainer.checkpoint_writer import CheckpointWriter, Snapshot
 from kubooth_trainer.claim import CLAIM, Claim, Identity
 from kubooth_trainer.config import CheckpointConfig
 from kubooth_trainer.distributed import World
 from kubooth_trainer.engine import MOMENTS
-from kubooth_trainer.errors import NumericalError, StoppedError, StorageUnavailableError
+from kubooth_trainer.errors import (
+    KuboothError,
+    NumericalError,
+    OutputExistsError,
+    StoppedError,
+    StorageDeniedError,
+    StorageUnavailableError,
+)
+from kubooth_trainer.fit import MemoryNote
+from kubooth_trainer.job import _clear_up
+from kubooth_trainer.plan import Limit
+from kubooth_trainer.progress import ProgressEvent, Reporter
 from kubooth_trainer.storage import PreconditionFailedError, Progress, Storage, Upload
 
 ALONE = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))
@@ -50,9 +65,9 @@ class Attempt:
 
     def __init__(
         self, place, tmp_path: Path, number: int, *, storage: Storage | None = None, uid: str = "u1",
-        inputs: str = "same inputs", keep: int = 2,
+        inputs: str = "same inputs", keep: int = 2, name: str = "rex",
     ) -> None:  # fmt: skip
-        identity = Identity(name="rex", namespace="team", uid=uid, attempt=number, digest="d")
+        identity = Identity(name=name, namespace="team", uid=uid, attempt=number, digest="d")
         uri = place.at("out/.kubooth/checkpoints")
         self.claim = Claim(storage=storage or place.storage, uri=uri, identity=identity)
         self.moves = 0
@@ -60,7 +75,8 @@ class Attempt:
             self.claim,
             CheckpointConfig(uri=uri, every_steps=10, keep=keep),
             identity=inputs,
-            scratch=tmp_path / f"scratch-{uid}-{number}",
+            precision="FP32",
+            scratch=tmp_path / f"scratch-{name}-{uid}-{number}",
             world=ALONE,
             moved=self._moved,
         )
@@ -134,6 +150,19 @@ def test_who_may_take_over(place, tmp_path: Path, uid: str, number: int) -> None
     later = Attempt(place, tmp_path, number, uid=uid).begin()
     assert later.newest() == (10, 10.0)
     later.save(20)
+
+
+def test_of_two_jobs_at_one_place_the_first_ends_for_good(place, tmp_path: Path) -> None:
+    """A start anew would only take the place back, and so on in turn."""
+    first = Attempt(place, tmp_path, 1).begin()
+    first.save(10)
+    Attempt(place, tmp_path, 1, name="max", uid="u2").begin()
+    note = MemoryNote(claim=first.claim, identity="same inputs")
+    for act in (lambda: first.save(20), lambda: note.write(Limit(micro_batch=1, gradient_checkpointing=False))):
+        with pytest.raises(OutputExistsError, match=r"^output\.uri: job 'max' of namespace 'team' is at work at"):
+            act()
+    assert whole(place) == ["attempt-1 step-000010"]
+    assert not any("limit" in name for name in place.names())
 
 
 def test_checkpoints_that_somebody_deleted_are_not_written_to(place, tmp_path: Path) -> None:
@@ -327,6 +356,127 @@ def test_a_checkpoint_is_whole_although_older_ones_cannot_be_deleted(place, tmp_
     assert whole(place) == ["attempt-1 step-000030"]
 
 
+ROW = asdict(
+    ProgressEvent(
+        step=5, total=30, loss=1.0, instance_loss=0.5, prior_loss=None, grad_norm=math.nan, learning_rate=1e-6,
+        samples_per_second=8.0, eta_seconds=3.0, time=1.5e9,
+    )
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("whole_text", "damaged_text"),
+    [
+        ('"step": 20,\n "identity"', '"step": 28,\n "identity"'),
+        ('"step": 5', '"step": 7'),
+        ('"learning_rate"', '"learning_rata"'),
+        ('"files"', '"filer"'),
+        ('"size"', '"sizf"'),
+        ('"time": ', '"tima": '),
+        ('"precision": "FP32"', '"precision": "FP33"'),
+    ],
+)
+def test_a_manifest_with_a_flipped_bit_is_passed_over(
+    place, tmp_path: Path, whole_text: str, damaged_text: str
+) -> None:
+    attempt = Attempt(place, tmp_path, 1).begin()
+    for step in (10, 20):
+        attempt.checkpoints.save(step, cast(Any, State(step)), None, history=[ROW], must=True)
+        attempt.checkpoints.wait()
+    location = place.at("out/.kubooth/checkpoints/attempt-1/step-000020/checkpoint.json")
+    text = place.storage.read_bytes(location).decode()
+    assert whole_text in text
+    place.storage.write_bytes(location, text.replace(whole_text, damaged_text, 1).encode())
+    said: list[str] = []
+    found = attempt.checkpoints.newest(said.append)
+    assert found is not None and found.step == 10
+    (event,) = found.progress
+    assert (event.step, event.loss) == (5, 1.0)
+    assert [sentence.partition(" is not used: ")[2] for sentence in said] == ["checkpoint.json is corrupt"]
+
+
+def test_a_manifest_of_an_earlier_or_a_later_release_is_read(place, tmp_path: Path) -> None:
+    """Earlier ones had no digest of their own; later ones may tell more of the training."""
+    attempt = Attempt(place, tmp_path, 1).begin()
+    attempt.save(10)
+    location = place.at("out/.kubooth/checkpoints/attempt-1/step-000010/checkpoint.json")
+    manifest = json.loads(place.storage.read_bytes(location))
+    for left_out in ("sha256", "config", "precision"):
+        del manifest[left_out]
+    place.storage.write_bytes(location, json.dumps({**manifest, "history": [{**ROW, "later": 1}]}).encode())
+    assert attempt.newest() == (10, 10.0)
+    found = attempt.checkpoints.newest(pytest.fail)
+    assert found is not None and [event.step for event in found.progress] == [5]
+    assert precision_before(attempt.claim, ALONE) is None
+
+
+def test_the_precision_that_a_configuration_was_trained_in_is_known(place, tmp_path: Path) -> None:
+    attempt = Attempt(place, tmp_path, 1).begin()
+    assert precision_before(attempt.claim, ALONE) is None
+    attempt.save(10)
+    assert precision_before(Attempt(place, tmp_path, 2).claim, ALONE) == "FP32"
+    identity = attempt.claim.identity.model_copy(update={"digest": "another"})
+    assert precision_before(replace(attempt.claim, identity=identity), ALONE) is None
+    place.storage.write_bytes(place.at("out/.kubooth/checkpoints/attempt-1/step-000020/checkpoint.json"), b"[]")
+    assert precision_before(attempt.claim, ALONE) == "FP32"
+
+
+def test_what_is_cut_off_takes_nothing_from_a_successor_in_the_same_folder(place, tmp_path: Path) -> None:
+    """A job that was made anew begins at attempt 1 again, while a pod of the old one may still be at work."""
+    old = Attempt(place, tmp_path, 1).begin()
+    new = Attempt(place, tmp_path, 1, uid="u2").begin()
+    new.begin_to_save(10, weight=3.0)
+    new.checkpoints.wait()
+    files = {name: place.storage.read_bytes(place.at(name)) for name in place.names()}
+    with pytest.raises(StoppedError, match="superseded"):
+        old.save(10)
+    assert {name: place.storage.read_bytes(place.at(name)) for name in place.names()} == files
+
+
+def test_a_checkpoint_that_the_disk_has_no_room_for_takes_none(
+    place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+        if path.name == "weights.safetensors":
+            return write_tensors(path, tensors)
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    attempt = Attempt(place, tmp_path, 1).begin()
+    attempt.save(10)
+    before = place.names()
+    monkeypatch.setattr(checkpoint_writer, "write_tensors", full)
+    with pytest.raises((OSError, KuboothError)):
+        attempt.save(20)
+    assert place.names() == before
+    assert not list(tmp_path.rglob("step-000020"))
+
+
+def test_reading_a_large_checkpoint_is_no_standstill(place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempt = Attempt(place, tmp_path, 1).begin()
+    attempt.save(10)
+    sizes = [entry["size"] for entry in json.loads(place.storage.read_bytes(
+        place.at("out/.kubooth/checkpoints/attempt-1/step-000010/checkpoint.json")
+    ))["files"]]  # fmt: skip
+    monkeypatch.setattr(checkpoint_layout, "READ_BYTES", 16)
+    before = attempt.moves
+    assert attempt.newest() == (10, 10.0)
+    assert attempt.moves - before >= sum(sizes) // 16
+
+
+@pytest.mark.parametrize("error", [StorageDeniedError("no right"), StorageUnavailableError("no answer")])
+def test_a_result_stands_although_its_checkpoints_cannot_be_deleted(place, tmp_path: Path, error: Exception) -> None:
+    class Kept(Storage):
+        def delete_tree(self, uri: str) -> None:
+            raise error
+
+    attempt = Attempt(place, tmp_path, 1, storage=Kept(place.storage._config)).begin()
+    attempt.save(10)
+    reporter = Reporter()
+    _clear_up(attempt.claim, reporter)
+    assert reporter.warnings == [f"the result stands, but its checkpoints are still there: {error}"]
+
+
 def test_a_damaged_checkpoint_takes_no_place_from_new_ones(place, tmp_path: Path) -> None:
     before = Attempt(place, tmp_path, 1, keep=1).begin()
     before.save(30)
@@ -359,7 +509,7 @@ def test_checkpoints_of_other_inputs_neither_count_nor_go(place, tmp_path: Path)
         found = after.checkpoints.newest(said.append)
         assert found is not None and found.step == 30
     assert [sentence.partition(" is not used: ")[2] for sentence in said] == [
-        "it belongs to another configuration or other photos; training starts anew"
+        "it belongs to another configuration, other photos or captions; training starts anew"
     ] * len(foreign)
     delete_checkpoints(after.claim)
     assert place.names() == []

@@ -111,6 +111,15 @@ def test_bad_credentials(s3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ke
         assert "AWS_ACCESS_KEY_ID" in message
 
 
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN"])
+def test_credentials_with_a_line_break(s3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """As a Secret has them that was made of a file."""
+    monkeypatch.setenv(name, f"{os.environ.get(name, 'token')}\n")
+    operations = every_operation(Storage(s3.config), s3.uri("x"), tmp_path)
+    for operation, message in failures(operations, StorageDeniedError).items():
+        assert "hold a character that cannot be sent, such as a line break at the end" in message, operation
+
+
 @pytest.mark.parametrize(
     ("status", "code", "words"),
     [

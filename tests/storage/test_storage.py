@@ -10,6 +10,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bed.proxy import Fault, proxied
@@ -193,6 +194,24 @@ storage.upload_tree(Path({str(tmp_path)!r}), {place.at("out")!r}, names=["large"
     assert place.names() == []
     place.storage.clear_unfinished(place.at("other"))
     assert unfinished(place) == 1
+    place.storage.clear_unfinished(place.at("out"))
+    assert unfinished(place) == 0
+
+
+def test_an_unfinished_upload_that_ended_since_it_was_listed(place, monkeypatch: pytest.MonkeyPatch) -> None:
+    if place.storage.local_path(place.uri) is not None:
+        pytest.skip("files know none")
+    client: Any = place.storage._at(place.at("out"))[0]._client
+    bucket, key = place.at("out/x").removeprefix("s3://").split("/", 1)
+    begun = [client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"] for _ in range(2)]
+    abort = client.abort_multipart_upload
+
+    def after_another(**parameters: str) -> Any:
+        if parameters["UploadId"] == begun[0]:
+            abort(**parameters)
+        return abort(**parameters)
+
+    monkeypatch.setattr(client, "abort_multipart_upload", after_another)
     place.storage.clear_unfinished(place.at("out"))
     assert unfinished(place) == 0
 

@@ -93,7 +93,7 @@ def main() -> None:
             world.barrier()
             checkpoints = Checkpoints(
                 claim, CheckpointConfig(uri=uri, every_steps=MIDDLE, keep=9), identity="small",
-                scratch=folder / "scratch", world=world, moved=lambda: None,
+                precision="FP32", scratch=folder / "scratch", world=world, moved=lambda: None,
             )  # fmt: skip
             losses = train(case, checkpoints, world)
             if world.is_main:

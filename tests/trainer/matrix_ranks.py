@@ -50,8 +50,8 @@ def run(config: TrainConfig, world: World, identity: str) -> dict[str, object]:
     if world.is_main:
         claim_checkpoints(claim)
     checkpoints = Checkpoints(
-        claim, config.checkpoints, identity=identity, scratch=Path(config.workdir) / "scratch", world=world,
-        moved=reporter.moved,
+        claim, config.checkpoints, identity=identity, precision="FP32", scratch=Path(config.workdir) / "scratch",
+        world=world, moved=reporter.moved,
     )  # fmt: skip
     inputs = TrainInputs(
         family=family, model_folder=model, instance_latents=latents(4, 1, model), class_latents=latents(6, 2, model),
@@ -60,7 +60,7 @@ def run(config: TrainConfig, world: World, identity: str) -> dict[str, object]:
     around = loop.Surroundings(
         world=world, checkpoints=checkpoints, reporter=reporter, stop=StopFlag(),
         watchdog=Watchdog(600, lambda _: None),
-        note=MemoryNote(storage=claim.storage, uri=config.checkpoints.uri, identity=identity),
+        note=MemoryNote(claim=claim, identity=identity),
     )  # fmt: skip
     loop.train(config, make_plan(config, world), inputs, around)
     return {"losses": [(event.step, event.loss) for event in reporter.history], "warnings": reporter.warnings}

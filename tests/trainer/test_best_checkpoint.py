@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from trainer.test_job import output_of, weights_of
 from trainer.tiny_job import STEPS, Launch, MakeConfig, Run, config_dict, start_launcher
 
-from kubooth_trainer.progress import Event, InfoEvent, ProgressEvent, StageEvent
+from kubooth_trainer.config import TrainConfig
+from kubooth_trainer.progress import Event, InfoEvent, ProgressEvent, Reporter, StageEvent
 from kubooth_trainer.report_data import report_from_json
 from kubooth_trainer.selection import Selection, ranked
+from kubooth_trainer.stages import train as train_stage
 
 EVERY = 5
 
@@ -83,6 +86,29 @@ def test_the_result_is_the_state_of_the_highest_score(
     plain = make_config(training__steps=found.step, output__uri=(tmp_path / "plain").as_uri())
     assert launch(plain).finish().result
     assert weights_of(output_of(config)) == weights_of(output_of(plain)), "as if training had ended there"
+
+
+def test_a_start_that_begins_with_measuring_says_what_it_trains_by_when_it_trains(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, encoder_folders: dict[str, Path]
+) -> None:
+    """The start before was killed while it measured: the first stretch finds nothing to train."""
+    stretches: list[tuple[int, bool, bool]] = []
+
+    def train(*_: Any, until: int, goes_on: bool, has_told: bool) -> object | None:
+        stretches.append((until, goes_on, has_told))
+        return object() if until > EVERY else None
+
+    monkeypatch.setattr(train_stage, "train", train)
+    config, reporter = TrainConfig.model_validate(make_config(**selecting(encoder_folders))), Reporter()
+    reporter.begin("Train", total=STEPS, unit="steps")
+    checkpoints = SimpleNamespace(at=lambda *_: None, newest=lambda _: object())
+    train_stage._train_and_select(
+        cast(Any, SimpleNamespace(config=config, plan=None, reporter=reporter)),
+        cast(Any, None),
+        cast(Any, SimpleNamespace(checkpoints=checkpoints)),
+        cast(Any, SimpleNamespace(kept=list)),
+    )
+    assert stretches == [(5, False, False), (10, True, False), (15, True, True), (20, True, True)]
 
 
 def test_stopped_between_states_it_goes_on_and_measures_none_twice(

@@ -78,6 +78,11 @@ def test_alpha_bar_is_that_of_stable_diffusion() -> None:
     assert schedule.alpha_bar[-1].item() == pytest.approx(math.prod(1 - beta for beta in betas), rel=1e-3)
 
 
+def test_betas_of_the_models_own_are_one_for_each_timestep() -> None:
+    with pytest.raises(ValueError, match="trained_betas has 2 values, num_train_timesteps says 1000"):
+        NoiseSchedule.from_config({**SD, "trained_betas": [0.1, 0.2]}, zero_terminal_snr=False)
+
+
 def test_zero_terminal_snr() -> None:
     plain = NoiseSchedule.from_config(SD, zero_terminal_snr=False)
     rescaled = NoiseSchedule.from_config(SD, zero_terminal_snr=True)

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,16 @@ from trainer.tiny_job import RUN_SECONDS, STEPS, Launch, MakeConfig, Run, config
 from kubooth_operator.api.status import JobStatus
 from kubooth_trainer.class_images import class_image_paths
 from kubooth_trainer.config import STAGES
-from kubooth_trainer.progress import CheckpointEvent, Event, InfoEvent, ProgressEvent, QualityEvent, StageEvent
+from kubooth_trainer.progress import (
+    CheckpointEvent,
+    Event,
+    InfoEvent,
+    ProgressEvent,
+    QualityEvent,
+    ResumedEvent,
+    StageEvent,
+    WarningEvent,
+)
 from kubooth_trainer.termination import read_termination
 
 WEIGHTS = ("unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors")
@@ -227,6 +237,25 @@ def test_killed_in_training_the_same_command_ends_with_the_same_weights(
     assert STEPS in found and found == pytest.approx({step: expected[step] for step in found}, abs=1e-4)
     if ranks == 1:
         assert weights_of(output_of(config)) == reference.weights
+
+
+def test_changed_captions_begin_anew(launch: Launch, make_config: MakeConfig, photos: Path, tmp_path: Path) -> None:
+    captioned = tmp_path / "captioned"
+    shutil.copytree(photos, captioned)
+    first, *others = sorted(path for path in captioned.iterdir() if path.suffix != ".txt")
+    for photo in (first, *others):
+        photo.with_suffix(".txt").write_text("a photo of a {identifier} {class} on grass\n")
+    config = make_config(subject__images=captioned.as_uri(), training__captions=True, checkpoints__every_steps=5)
+    run = launch(config)
+    run.until(is_checkpoint)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.finish().code == 143
+    first.with_suffix(".txt").write_text("a photo of a {identifier} {class} on sand\n")
+    anew = launch(config).finish()
+    assert anew.result
+    assert not any(isinstance(event, ResumedEvent) for event in anew.events)
+    told = [event.message for event in anew.events if isinstance(event, WarningEvent)]
+    assert any("other photos or captions; training starts anew" in message for message in told)
 
 
 def test_sigterm_saves_and_the_same_command_goes_on(

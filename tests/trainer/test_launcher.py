@@ -229,6 +229,26 @@ def test_sigterm(start: Start, words: tuple[str, ...], code: int, reason: str, m
         assert ended.log.count(f"rank {rank} heard SIGTERM") >= 1
 
 
+def test_sigterm_while_the_launcher_itself_starts(start: Start, tmp_path: Path) -> None:
+    """As PID 1 it would not get one for which it has no handler yet: it is held back until there is."""
+    slow = tmp_path / "slow.json"
+    os.mkfifo(slow)
+    run = start("saves", arguments=("--config", str(slow)))
+    time_is_up = time.monotonic() + SECONDS
+    while not _blocks_sigterm(run.process.pid):
+        assert time.monotonic() < time_is_up
+        time.sleep(0.01)
+    run.process.send_signal(signal.SIGTERM)
+    slow.write_text((tmp_path / "config.json").read_text())
+    ended = run.finish()
+    assert (ended.code, ended.word.reason) == (143, "Stopped")
+
+
+def _blocks_sigterm(pid: int) -> bool:
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool(int(fields["SigBlk"], 16) >> (signal.SIGTERM - 1) & 1)
+
+
 def test_sigterm_before_a_rank_is_up(start: Start) -> None:
     run = start("no worker starts")
     time_is_up = time.monotonic() + SECONDS

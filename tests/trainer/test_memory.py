@@ -11,6 +11,7 @@ import torch
 from trainer.tiny_job import MakeConfig
 from trainer.tiny_xl import write as write_xl
 
+from kubooth_trainer import plan as planning
 from kubooth_trainer.adamw8bit import CPU_STEP_BYTES, MOMENT_BYTES
 from kubooth_trainer.config import TrainConfig
 from kubooth_trainer.distributed import World
@@ -146,6 +147,32 @@ def configured(make_config: MakeConfig, **overrides: Any) -> TrainConfig:
 
 def plans(config: TrainConfig, ranks: World, limit: Limit | None = None) -> list[str]:
     return [str(each) for each in options(config, ranks, make_plan(config, ranks), limit)]
+
+
+@pytest.mark.parametrize(("wanted", "before", "found"), [
+    ("Auto", None, "BF16"), ("Auto", "FP32", "FP32"), ("Auto", "BF16", "BF16"), ("FP32", "BF16", "FP32"),
+    ("BF16", "FP32", "BF16"),
+])  # fmt: skip
+def test_a_job_goes_on_in_the_precision_that_it_began_in(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, wanted: str, before: str | None, found: str
+) -> None:
+    monkeypatch.setattr(planning, "multiplies_bf16", lambda _: True)
+    config = configured(make_config, training__precision=wanted)
+    assert make_plan(config, world(), precision_before=before).precision == found
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_ranks_on_devices_of_two_kinds_train_in_one_precision(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, others: bool
+) -> None:
+    class Ranks(World):
+        def all_true(self, flags: list[bool]) -> list[bool]:
+            return [flag and others for flag in flags]
+
+    monkeypatch.setattr(planning, "multiplies_bf16", lambda _: True)
+    config = configured(make_config, training__precision="Auto", parallelism__devices_per_node=2)
+    ranks = Ranks(rank=0, size=2, local_rank=0, local_size=2, device=torch.device("cpu"))
+    assert make_plan(config, ranks).bf16 is others
 
 
 def test_options_from_the_fastest_to_the_smallest(make_config: MakeConfig) -> None:

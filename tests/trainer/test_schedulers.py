@@ -38,6 +38,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "Stable Diffusion's": {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"},
     "linear": {"beta_start": 0.0002, "beta_end": 0.03, "beta_schedule": "linear", "num_train_timesteps": 500},
     "by default": {},
+    "betas of its own": {"trained_betas": [0.0001 + 0.00003 * k for k in range(500)], "num_train_timesteps": 500},
 }
 WITHOUT = {"DPMSolverSDEScheduler": "scheduling_dpmsolver_sde", "LMSDiscreteScheduler": "scheduling_lms_discrete"}
 

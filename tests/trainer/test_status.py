@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from kubooth_operator.api.status import JobStatus
+from kubooth_trainer import delivery
 from kubooth_trainer.config import STAGES, JobIdentity
 from kubooth_trainer.delivery import Outlet, Status, StatusApi, StatusRefusedError, api_outlet, file_outlet
 from kubooth_trainer.progress import (
@@ -240,6 +241,23 @@ def test_failures_are_said_once_and_tried_again(capfd: pytest.CaptureFixture[str
         "the status cannot be written now, which is tried again: refused",
         "the status is written again",
     ]
+
+
+def test_an_outlet_outlives_any_number_of_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of an API server that is away over a weekend."""
+    monkeypatch.setattr(delivery, "_LONGEST_PAUSE", 0.0)
+    tries: list[Status] = []
+
+    def refuse_for_long(status: Status) -> None:
+        tries.append(status)
+        if len(tries) < 1100:
+            raise OSError("refused")
+
+    outlet = Outlet("the status", refuse_for_long, seconds_between=0.0)
+    outlet.offer({})
+    until(lambda: len(tries) == 1100)
+    outlet.close()
+    outlet.wait(SECONDS)
 
 
 def test_an_outlet_that_never_answers_holds_nobody_up() -> None:

@@ -193,7 +193,7 @@ def _check_resolution(family: Family, model: Path, resolution: int) -> None:
 def _check_schedule(config: TrainConfig, family: Family, model: Path) -> None:
     try:
         schedule = NoiseSchedule.from_config(family.load_schedule(model), zero_terminal_snr=False)
-    except (ValueError, OSError) as error:
+    except (ValueError, TypeError, OSError) as error:
         raise BadModelError(f"model.uri: {config.model.uri}: {error}") from error
     if config.training.zero_terminal_snr and schedule.prediction == "epsilon":
         raise ConfigError(

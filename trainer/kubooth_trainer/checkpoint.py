@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ import torch
 from safetensors import safe_open
 
 from kubooth_trainer.checkpoint_layout import (
+    DIGEST,
     FORMAT_VERSION,
     MANIFEST,
     copy_folder,
     drop_copies,
     folder_of,
+    manifest_digest,
     verify,
     whole_checkpoints,
 )
@@ -32,6 +34,7 @@ from kubooth_trainer.engine import EngineState, Sharding
 from kubooth_trainer.errors import NumericalError, StorageDeniedError, StorageUnavailableError
 from kubooth_trainer.progress import ProgressEvent, transfer
 
+PRECISIONS = ("FP32", "BF16")
 BRIEFLY = 3.0  # seconds that training waits, once, for a checkpoint to become whole when the next is due
 
 
@@ -53,8 +56,9 @@ class Checkpoint:
 
     @property
     def progress(self) -> list[ProgressEvent]:
-        """What was told of the training up to here."""
-        return [ProgressEvent(**row) for row in self.history]
+        """What was told of the training up to here; a later release may have told more."""
+        known = {field.name for field in fields(ProgressEvent)}
+        return [ProgressEvent(**{name: row[name] for name in row if name in known}) for row in self.history]
 
     @property
     def has_ema(self) -> bool:
@@ -95,15 +99,44 @@ def _checkpoint(folder: Path, uri: str, manifest: dict[str, Any]) -> Checkpoint:
     )
 
 
+def _is_sound(manifest: dict[str, Any], step: int) -> bool:
+    """Whether it is as it was written, for the folder of that step."""
+    try:
+        read = _checkpoint(Path(), "", manifest)
+        return (
+            manifest.get(DIGEST) in (None, manifest_digest(manifest))
+            and read.step == step
+            and all({"name", "size", "sha256"} <= entry.keys() for entry in manifest["files"])
+            and all(isinstance(event.step, int) for event in read.progress)
+        )
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+def precision_before(claim: Claim, world: World) -> str | None:
+    """What this very configuration was trained in up to its newest checkpoint; None where none says so. Collective."""
+    found = 0
+    if world.is_main:
+        for step, attempt in whole_checkpoints(claim.storage, claim.uri):
+            location = claim.storage.join(claim.uri, f"{folder_of(attempt, step)}/{MANIFEST}")
+            with suppress(StorageDeniedError, ValueError, KeyError, TypeError):  # gone, or none that can be read
+                manifest = json.loads(claim.storage.read_bytes(location))
+                if manifest["config"] == claim.identity.digest:
+                    found = 1 + PRECISIONS.index(manifest["precision"])
+                    break
+    (found,) = world.as_main([found])
+    return PRECISIONS[found - 1] if found else None
+
+
 class Checkpoints:
     """The checkpoints of one job: save, find the newest whole one, keep the newest K."""
 
     def __init__(
-        self, claim: Claim, config: CheckpointConfig, *, identity: str, scratch: Path, world: World,
+        self, claim: Claim, config: CheckpointConfig, *, identity: str, precision: str, scratch: Path, world: World,
         moved: Callable[[], None],
     ) -> None:  # fmt: skip
-        """`identity` ties checkpoints to one config and its inputs: others are not resumed from. `moved` is told of
-        work on this rank."""
+        """`identity` ties checkpoints to one config and its inputs: others are not resumed from. `precision` is one of
+        `PRECISIONS`. `moved` is told of work on this rank."""
         self._storage = claim.storage
         self._config = config
         self._identity = identity
@@ -112,7 +145,9 @@ class Checkpoints:
         self._moved = moved
         self._passed_over: set[str] = set()
         self._grace = 0.0  # seconds that training still waits for what is being written
-        self._writer = CheckpointWriter(claim, config, identity=identity, scratch=scratch, moved=moved)
+        self._writer = CheckpointWriter(
+            claim, config, identity=identity, precision=precision, scratch=scratch, moved=moved
+        )
 
     def save(
         self, step: int, state: EngineState, ema: Ema | None, *, history: list[dict[str, Any]], must: bool
@@ -206,7 +241,7 @@ class Checkpoints:
     def _first_good(self, found: Iterable[tuple[int, int]], warn: Callable[[str], None]) -> Checkpoint | None:
         for step, attempt in found:
             uri = self._storage.join(self._config.uri, folder_of(attempt, step))
-            problem, manifest = self._judge(uri)
+            problem, manifest = self._judge(uri, step)
             folder = self._scratch
             if not self._world.any(manifest is None):  # else who saw it would wait for who saw it go
                 assert manifest is not None
@@ -221,7 +256,7 @@ class Checkpoints:
                 warn(f"checkpoint {uri} is not used: {problem or 'it is damaged on another node'}")
         return None
 
-    def _judge(self, uri: str) -> tuple[str | None, dict[str, Any] | None]:
+    def _judge(self, uri: str, step: int) -> tuple[str | None, dict[str, Any] | None]:
         try:
             manifest = json.loads(self._storage.read_bytes(self._storage.join(uri, MANIFEST)))
             version, identity = manifest["format"], manifest["identity"]
@@ -233,13 +268,15 @@ class Checkpoints:
             return f"{MANIFEST} cannot be read ({error})", None
         if version != FORMAT_VERSION:
             return f"it has format {version}, this trainer reads format {FORMAT_VERSION}", None
+        if not _is_sound(manifest, step):
+            return f"{MANIFEST} is corrupt", None
         if identity != self._identity:
-            return "it belongs to another configuration or other photos; training starts anew", None
+            return "it belongs to another configuration, other photos or captions; training starts anew", None
         return None, manifest
 
     def _bring(self, uri: str, folder: Path, manifest: dict[str, Any]) -> str | None:
         """Makes `folder` hold it, on behalf of this node; what is wrong with it."""
-        problem = verify(folder, manifest)
+        problem = verify(folder, manifest, self._moved)
         if problem is None or self._storage.local_path(uri) is not None:
             return problem
         drop_copies(self._scratch)  # this one's remains, and what was fetched before
@@ -249,4 +286,4 @@ class Checkpoints:
         except StorageDeniedError:
             if self._storage.exists(self._storage.join(uri, MANIFEST)):
                 raise  # else a predecessor's last act was to delete it: found missing below
-        return verify(folder, manifest)
+        return verify(folder, manifest, self._moved)

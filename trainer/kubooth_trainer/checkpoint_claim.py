@@ -23,7 +23,8 @@ def claim_checkpoints(claim: Claim) -> None:
 
 
 def require_claim(claim: Claim) -> None:
-    """Raises StoppedError where somebody else has taken over, or the checkpoints are no longer wanted."""
+    """Raises StoppedError where a later attempt has taken over or the checkpoints are no longer wanted, and
+    OutputExistsError where another job has."""
     owner, _ = claim.read()
     if owner is None:
         raise StoppedError(f"superseded: the checkpoints in {claim.uri} were deleted by somebody else")

@@ -8,8 +8,8 @@ Layout under the job's checkpoint URI:
                           exp_avg_sq.safetensors   Adam's second moment
                           moments_8bit.safetensors in place of both with AdamW8bit: the optimizer's bytes, by shard
                           ema.safetensors          where an average is kept
-                          checkpoint.json          written last: step, identity, size and SHA-256 of each file, and
-                                                   with AdamW8bit the sharding that it goes on at
+                          checkpoint.json          written last: step, identity, size and SHA-256 of each file and of
+                                                   this one, and with AdamW8bit the sharding that it goes on at
 
 A folder without `checkpoint.json` does not exist for us. Beside the attempts lies a claim (`kubooth-job.json`), which
 an attempt takes when it starts (`checkpoint_claim`).
@@ -18,9 +18,11 @@ an attempt takes when it starts (`checkpoint_claim`).
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,8 @@ from kubooth_trainer.storage import Storage
 
 FORMAT_VERSION = 1
 MANIFEST = "checkpoint.json"
+DIGEST = "sha256"  # of the manifest itself, in it; earlier releases wrote none
+READ_BYTES = 1 << 24
 _NAME = re.compile(rf"attempt-(?P<attempt>\d+)/step-(?P<step>\d+)/{re.escape(MANIFEST)}")
 
 
@@ -65,15 +69,25 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, Any
     return {"name": path.name, "size": path.stat().st_size, "sha256": digest}
 
 
-def verify(folder: Path, manifest: dict[str, Any]) -> str | None:
-    """What is wrong with a folder, or None where every file has its size and digest."""
+def manifest_digest(manifest: dict[str, Any]) -> str:
+    """SHA-256 of what a manifest says, but for the digest itself."""
+    content = {name: value for name, value in manifest.items() if name != DIGEST}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def verify(folder: Path, manifest: dict[str, Any], moved: Callable[[], None]) -> str | None:
+    """What is wrong with a folder, or None where every file has its size and digest. `moved` is told of the reading."""
     for entry in manifest["files"]:
         path = folder / entry["name"]
         if not path.exists():
             return f"{entry['name']} is missing"
         if path.stat().st_size != entry["size"]:
             return f"{entry['name']} is truncated"
+        digest = hashlib.sha256()
         with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
-                return f"{entry['name']} is corrupt"
+            while part := file.read(READ_BYTES):
+                digest.update(part)
+                moved()
+        if digest.hexdigest() != entry["sha256"]:
+            return f"{entry['name']} is corrupt"
     return None

@@ -18,18 +18,20 @@ import torch
 
 from kubooth_trainer.checkpoint_claim import require_claim
 from kubooth_trainer.checkpoint_layout import (
+    DIGEST,
     FORMAT_VERSION,
     MANIFEST,
     copy_folder,
     drop_copies,
     folder_of,
+    manifest_digest,
     whole_checkpoints,
     write_tensors,
 )
 from kubooth_trainer.claim import Claim
 from kubooth_trainer.config import CheckpointConfig
 from kubooth_trainer.engine import Sharding
-from kubooth_trainer.errors import StoppedError, StorageDeniedError, StorageUnavailableError
+from kubooth_trainer.errors import OutputExistsError, StoppedError, StorageDeniedError, StorageUnavailableError
 from kubooth_trainer.outcome import telling_of_writing
 from kubooth_trainer.progress import transfer
 from kubooth_trainer.storage import PreconditionFailedError, Upload
@@ -67,13 +69,15 @@ class CheckpointWriter:
     """
 
     def __init__(
-        self, claim: Claim, config: CheckpointConfig, *, identity: str, scratch: Path, moved: Callable[[], None]
-    ) -> None:
+        self, claim: Claim, config: CheckpointConfig, *, identity: str, precision: str, scratch: Path,
+        moved: Callable[[], None],
+    ) -> None:  # fmt: skip
         """`moved` is told of work on this rank, from the writing thread."""
         self._claim = claim
         self._storage = claim.storage
         self._config = config
         self._identity = identity
+        self._precision = precision
         self._scratch = scratch
         self._moved = moved
         self.kept_step: int | None = None  # of a checkpoint that stays although it is not among the newest
@@ -134,6 +138,8 @@ class CheckpointWriter:
     def _write(self, snapshot: Snapshot) -> Saved:
         step = snapshot.step
         uri = self._storage.join(self._config.uri, folder_of(self._claim.identity.attempt, step))
+        if self._storage.local_path(uri) is not None:
+            require_claim(self._claim)  # before a folder is emptied: a successor may have written this one
         folder = self._storage.local_path(uri) or self._scratch / f"step-{step:06d}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -152,21 +158,27 @@ class CheckpointWriter:
 
     def _make_whole(self, uri: str, folder: Path, snapshot: Snapshot) -> Saved:
         files = []
-        for kind, tensors in snapshot.tensors.items():
-            files.append(write_tensors(folder / f"{kind}.safetensors", tensors))
-            self._moved()
+        try:
+            for kind, tensors in snapshot.tensors.items():
+                files.append(write_tensors(folder / f"{kind}.safetensors", tensors))
+                self._moved()
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)  # of no use, and a full disk needs the room
+            raise
         saved = Saved(uri=uri, step=snapshot.step, time=time.time())
-        manifest = {
+        manifest: dict[str, Any] = {
             "format": FORMAT_VERSION,
             "step": snapshot.step,
             "identity": self._identity,
+            "config": self._claim.identity.digest,
+            "precision": self._precision,
             "attempt": self._claim.identity.attempt,
             "time": saved.time,
             "history": snapshot.history,
             "files": files,
             **({"sharding": asdict(snapshot.sharding)} if snapshot.sharding else {}),
         }
-        content = json.dumps(manifest, indent=1).encode()
+        content = json.dumps({**manifest, DIGEST: manifest_digest(manifest)}, indent=1).encode()
         self._until_taken(uri, folder, files, content)
         return saved
 
@@ -195,6 +207,7 @@ class CheckpointWriter:
     def _publish(self, uri: str, folder: Path, files: list[dict[str, Any]], manifest: bytes, sent: set[str]) -> None:
         """Makes it whole, sending what is not among `sent` yet. It may be repeated at any point."""
         location = self._storage.join(uri, MANIFEST)
+        require_claim(self._claim)  # before a file is overwritten that a successor may have written
         # An earlier start of this attempt may have been here: what it left does not count from now on.
         before = self._storage.read_versioned(location)[1] if self._storage.exists(location) else None
         if self._storage.local_path(uri) is None:
@@ -213,7 +226,7 @@ class CheckpointWriter:
                 raise StorageUnavailableError(f"{location}: changed while it was written") from error
         try:
             require_claim(self._claim)
-        except StoppedError:  # overtaken between the two requests
+        except (StoppedError, OutputExistsError):  # overtaken between the two requests
             self._storage.delete([location])
             raise
 

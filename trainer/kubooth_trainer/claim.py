@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kubooth_trainer.config import TrainConfig
-from kubooth_trainer.errors import StoppedError, StorageUnavailableError
+from kubooth_trainer.errors import KuboothError, OutputExistsError, StoppedError, StorageUnavailableError
 from kubooth_trainer.storage import PreconditionFailedError, Storage
 
 CLAIM = "kubooth-job.json"
@@ -94,7 +94,13 @@ class Claim:
             return
         raise StorageUnavailableError(f"{self.location}: keeps changing: stop the other jobs that write here")
 
-    def superseded(self, owner: Identity) -> StoppedError:
+    def superseded(self, owner: Identity) -> KuboothError:
+        """Why this writer stops, which a start anew would mend only by stopping the owner."""
+        if (owner.namespace, owner.name) != (self.identity.namespace, self.identity.name):
+            return OutputExistsError(
+                f"output.uri: job {owner.name!r} of namespace {owner.namespace!r} is at work at {self.uri} too, and "
+                "came later: give each of the two jobs an output.uri of its own, or delete one of them"
+            )
         return StoppedError(
             f"superseded: attempt {owner.attempt} of this job has taken over {self.uri}; this one is attempt "
             f"{self.identity.attempt} and stops"

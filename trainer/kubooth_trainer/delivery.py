@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -22,9 +23,11 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 API_SECONDS_BETWEEN = 10.0  # stage ends do not wait for it
 FILE_SECONDS_BETWEEN = 0.5
 _LONGEST_PAUSE = 60.0
+_LONGEST_AFTER = 6  # failures
 _LAST_PAUSE = 0.3  # between tries at the end
 _LASTING = ("identifier", "className", "prior", "checkpoint")  # true of a job over all its attempts
 _CONFLICTS = 3  # how often a job that changes meanwhile is looked at again
+_ESCAPES = re.compile(r"\\\\|(?P<pair>\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2})|(?P<half>\\ud[89a-f][0-9a-f]{2})")
 
 Status = dict[str, Any]
 
@@ -93,7 +96,7 @@ class Outlet:
             self._failures += 1
             if self._waiting is None:
                 self._waiting = status
-            pause = _LAST_PAUSE if self._closing else min(_LONGEST_PAUSE, 2.0**self._failures)
+            pause = _LAST_PAUSE if self._closing else min(_LONGEST_PAUSE, 2.0 ** min(self._failures, _LONGEST_AFTER))
             self._not_before = time.monotonic() + pause
         if self._failures == 1:
             print(f"{self._name} cannot be written now, which is tried again: {error}", file=sys.stderr, flush=True)
@@ -198,10 +201,22 @@ class StatusApi:
         answer = self._http.request(
             method,
             url,
-            body=None if body is None else json.dumps(body).encode(),
+            body=None if body is None else as_yaml(body),
             headers={"Authorization": f"Bearer {token}", "Content-Type": "application/apply-patch+yaml"},
         )
         return answer.status, answer.data
+
+
+def as_yaml(body: dict[str, Any]) -> bytes:
+    """JSON as the API server's reader of YAML takes it, which knows no surrogates: a character beyond U+FFFF stands as
+    it is, and half of one as U+FFFD."""
+
+    def mended(found: re.Match[str]) -> str:
+        if found["pair"]:
+            return str(json.loads(f'"{found["pair"]}"'))
+        return r"\ufffd" if found["half"] else found[0]
+
+    return _ESCAPES.sub(mended, json.dumps(body)).encode()
 
 
 def _reason(body: bytes) -> str:

@@ -110,10 +110,13 @@ def join(stall_seconds: float) -> World:
     with without_company():
         import deepspeed
         from accelerate import PartialState
-        from deepspeed.ops import __compatible_ops__
 
-    # On CPUs DeepSpeed would compile a shared-memory collective at start, and fail where there is no compiler.
-    __compatible_ops__["deepspeed_shm_comm"] = False
+        if not use_cuda:
+            # DeepSpeed would compile a shared-memory collective at start, and fail where there is no compiler. On GPUs
+            # it does not, and to look at these would try out every kernel's builder.
+            from deepspeed.ops import __compatible_ops__
+
+            __compatible_ops__["deepspeed_shm_comm"] = False
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
     if use_cuda:

@@ -83,12 +83,13 @@ def build_engine(module: nn.Module, groups: list[dict[str, Any]], options: Engin
             "stage": options.zero_stage,
             "reduce_bucket_size": BUCKET_ELEMENTS,
             "allgather_bucket_size": BUCKET_ELEMENTS,
-            "overlap_comm": is_cuda,
+            "overlap_comm": is_cuda and options.world_size > 1,  # it waits for the device twice a step
             **({"offload_optimizer": {"device": "cpu", "pin_memory": is_cuda}} if options.offload else {}),
         },
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "wall_clock_breakdown": False,
+        "timers": {"throughput": {"enabled": False}},  # it waits for the device at both ends of a step
         "steps_per_print": 1 << 30,
     }
     for stage in (stage_1_and_2, stage3):

@@ -15,6 +15,8 @@ import torch
 
 from kubooth_trainer.adamw8bit import CPU_STEP_BYTES, MOMENT_BYTES
 from kubooth_trainer.batches import TrainInputs
+from kubooth_trainer.checkpoint_claim import require_claim
+from kubooth_trainer.claim import Claim
 from kubooth_trainer.config import TrainConfig
 from kubooth_trainer.distributed import World
 from kubooth_trainer.errors import (
@@ -39,7 +41,6 @@ from kubooth_trainer.methods.dreambooth import Trainee, parameter_groups
 from kubooth_trainer.outcome import failure_of
 from kubooth_trainer.plan import Choice, Limit, Plan, choose, in_gib, options, smaller
 from kubooth_trainer.progress import Reporter
-from kubooth_trainer.storage import Storage
 
 NOTE = "memory/limit.json"  # below the job's checkpoint URI
 
@@ -48,13 +49,18 @@ NOTE = "memory/limit.json"  # below the job's checkpoint URI
 class MemoryNote:
     """What earlier starts of a training found out about memory. `identity` is that of its checkpoints."""
 
-    storage: Storage
-    uri: str
+    claim: Claim
     identity: str
 
+    @property
+    def _location(self) -> str:
+        return self.claim.storage.join(self.claim.uri, NOTE)
+
     def write(self, limit: Limit) -> None:
+        """Raises as `require_claim`: a successor has found out for itself."""
+        require_claim(self.claim)
         content = {"identity": self.identity, **asdict(limit)}
-        self.storage.write_bytes(self.storage.join(self.uri, NOTE), json.dumps(content).encode())
+        self.claim.storage.write_bytes(self._location, json.dumps(content).encode())
 
     def read(self, world: World) -> Limit | None:
         """Rank 0's answer, on all ranks. Collective."""
@@ -65,7 +71,7 @@ class MemoryNote:
 
     def _read(self) -> Limit | None:
         try:
-            content = json.loads(self.storage.read_bytes(self.storage.join(self.uri, NOTE)))
+            content = json.loads(self.claim.storage.read_bytes(self._location))
             if content.pop("identity") != self.identity:
                 return None
             return Limit(**content)

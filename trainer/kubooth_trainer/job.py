@@ -11,13 +11,15 @@ from dataclasses import replace
 
 from kubooth_trainer.acquire import Fetcher, acquire
 from kubooth_trainer.adamw8bit import require_adamw8bit
-from kubooth_trainer.checkpoint import Checkpoints
+from kubooth_trainer.checkpoint import Checkpoints, precision_before
 from kubooth_trainer.checkpoint_claim import claim_checkpoints, delete_checkpoints
 from kubooth_trainer.claim import Claim, Identity
 from kubooth_trainer.config import STAGES, TrainConfig
 from kubooth_trainer.distributed import World
+from kubooth_trainer.errors import StorageDeniedError, StorageUnavailableError
+from kubooth_trainer.fit import MemoryNote
 from kubooth_trainer.model_cache import ModelCache
-from kubooth_trainer.plan import make_plan
+from kubooth_trainer.plan import auto_precision, make_plan
 from kubooth_trainer.progress import Reporter, ResultEvent
 from kubooth_trainer.publish import Destination, Manifest, SameJobComplete, check_output
 from kubooth_trainer.recognition import with_class
@@ -51,7 +53,7 @@ def run_job(config: TrainConfig, world: World, reporter: Reporter, stop: StopFla
     if isinstance(existing, SameJobComplete):
         reporter.plan(skipped=STAGES)
         if world.is_main:
-            delete_checkpoints(claim)
+            _clear_up(claim, reporter)
         if remark := existing.remark(config.model_dump(mode="json"), config.output.uri):
             reporter.warn(remark)
         _report_result(config, reporter, destination, existing.manifest, seconds=time.monotonic() - started)
@@ -59,9 +61,10 @@ def run_job(config: TrainConfig, world: World, reporter: Reporter, stop: StopFla
     if config.training.optimizer == "AdamW8bit":
         require_adamw8bit(world.device)
     reporter.plan(skipped=() if config.prior.enabled else ("Prior",))
+    before = precision_before(claim, world) if config.training.precision == "Auto" else None
     setting = Setting(
         config=config,
-        plan=make_plan(config, world),
+        plan=make_plan(config, world, precision_before=before),
         world=world,
         reporter=reporter,
         stop=stop,
@@ -69,6 +72,8 @@ def run_job(config: TrainConfig, world: World, reporter: Reporter, stop: StopFla
         storage=storage,
     )
     _announce(setting)
+    if before and before != (here := auto_precision(world)):
+        reporter.warn(f"training.precision: Auto is {here} on this device; training goes on in {before}, as it began")
     fetcher = Fetcher(storage=storage, world=world, on_progress=setting.transfer(), cache=_model_cache(setting))
     acquired = acquire(config, fetcher, reporter)
     config = with_class(config, acquired.class_name)
@@ -81,12 +86,14 @@ def run_job(config: TrainConfig, world: World, reporter: Reporter, stop: StopFla
         claim,
         config.checkpoints,
         identity=prepared.identity,
+        precision=setting.plan.precision,
         scratch=setting.work / "checkpoints",
         world=world,
         moved=reporter.moved,
     )
     prober = make_prober(setting, acquired, claim, identity=prepared.identity)
-    trained = train_model(setting, acquired, prepared, checkpoints, prober)
+    note = MemoryNote(claim=claim, identity=prepared.identity)
+    trained = train_model(setting, acquired, prepared, checkpoints, note, prober)
     comparisons, quality = evaluate(setting, acquired, trained.checkpoint)
     if world.is_main:
         finished = Finished(
@@ -102,11 +109,19 @@ def run_job(config: TrainConfig, world: World, reporter: Reporter, stop: StopFla
             world_size=world.size,
             seconds=time.monotonic() - started,
         )
-        tell_quality(setting, finished, destination)
+        tell_quality(setting, finished, destination, claim)
         manifest = upload(setting, finished, destination)
-        delete_checkpoints(claim)
+        _clear_up(claim, reporter)
         _report_result(config, reporter, destination, manifest, seconds=time.monotonic() - started)
     world.barrier()
+
+
+def _clear_up(claim: Claim, reporter: Reporter) -> None:
+    """Removes the checkpoints. The result stands: whatever storage says to that is no failure of the job."""
+    try:
+        delete_checkpoints(claim)
+    except (StorageUnavailableError, StorageDeniedError) as error:
+        reporter.warn(f"the result stands, but its checkpoints are still there: {error}")
 
 
 def _model_cache(setting: Setting) -> ModelCache | None:

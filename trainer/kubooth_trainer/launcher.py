@@ -9,10 +9,14 @@ however it ends, is the termination message.
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__":  # until there is a handler: as PID 1 the kernel would drop them
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+
 import argparse
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -106,6 +110,7 @@ class _Launch:
         self.summary: dict[str, Any] | None = None
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
 
     def run(self) -> FailedEvent | None:
         """Starts torchrun, minds the ranks, and says how it ended (None: well).

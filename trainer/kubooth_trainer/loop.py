@@ -62,13 +62,14 @@ def train(
     *,
     until: int | None = None,
     goes_on: bool = False,
+    has_told: bool = False,
 ) -> TrainingFacts | None:
     """Trains to step `until` (None: to the last) and leaves a checkpoint of it. Collective.
 
-    Goes on from the newest whole checkpoint; None where that is there already. `goes_on`: this start has trained up to
-    it and told of it. `plan` is settled by the memory there is. Raises StoppedError after saving when asked to stop,
-    NumericalError (with the step) when a loss is not finite, SmallerBatchError where memory did not suffice and the
-    next start takes less.
+    Goes on from the newest whole checkpoint; None where that is there already. `goes_on`: this start has told of it;
+    `has_told`: and of what it trains by. `plan` is settled by the memory there is. Raises StoppedError after saving
+    when asked to stop, NumericalError (with the step) when a loss is not finite, SmallerBatchError where memory did not
+    suffice and the next start takes less.
     """
     reporter, total = around.reporter, config.training.steps
     until = until or total
@@ -89,7 +90,7 @@ def train(
     prompts = frozen or inputs.token_ids
     limit = around.note.read(around.world)
     choice = fit.fit(config, plan, around.world, trainee=trainee, inputs=inputs, prompts=prompts, limit=limit)
-    if not goes_on:
+    if not has_told:
         fit.tell(choice, around.world, limit, reporter)
     around.watchdog.beat()
     try:
@@ -119,6 +120,9 @@ def _train(
 ) -> dict[str, float]:
     """The loop itself, to step `until`. Returns the mean seconds of a step's parts."""
     training, world, reporter = config.training, around.world, around.reporter
+    if world.device.type == "cuda":  # what came before, as class images, is no part of training's peak
+        _free_memory()
+        torch.cuda.reset_peak_memory_stats(world.device)
     exact = _exact_weights(loaded) if plan.bf16 and not loaded.found else {}
     trainee, prompts = _place(loaded, config, plan, around)
     options = _options(config, plan, world)
@@ -271,13 +275,12 @@ def _place(
 ) -> tuple[Trainee, torch.Tensor | Conditioning]:
     """What is trained and the prompts, on this rank's device and as the plan wants them."""
     device, unet = around.world.device, loaded.trainee.unet
-    typed: Any = unet
     if plan.gradient_checkpointing:
+        typed: Any = unet
         typed.enable_gradient_checkpointing()
         for encoder in loaded.trainee.encoders():
             encoder.gradient_checkpointing_enable()
-    if device.type == "cuda":
-        typed.to(memory_format=torch.channels_last)
+    # Not channels_last: DeepSpeed sends weights as bytes, which takes a last stride of 1, and makes them flat itself.
     if config.training.compile:
         if shutil.which("cc"):
             unet.compile()

@@ -26,8 +26,15 @@ class NoiseSchedule:
         """From a diffusers scheduler config. `zero_terminal_snr` rescales the betas so that alpha_bar ends at 0."""
         steps = int(config.get("num_train_timesteps", 1000))
         start, end = float(config.get("beta_start", 0.0001)), float(config.get("beta_end", 0.02))
-        kind = config.get("beta_schedule", "linear")
-        if kind == "scaled_linear":
+        kind, trained = config.get("beta_schedule", "linear"), config.get("trained_betas")
+        if trained is not None:  # as every solver of diffusers: then the other three say nothing
+            betas = torch.tensor(trained, dtype=torch.float32)
+            if betas.shape != (steps,):
+                raise ValueError(
+                    f"scheduler/scheduler_config.json: trained_betas has {betas.numel()} values,"
+                    f" num_train_timesteps says {steps}"
+                )
+        elif kind == "scaled_linear":
             betas = torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float32) ** 2
         elif kind == "linear":
             betas = torch.linspace(start, end, steps, dtype=torch.float32)

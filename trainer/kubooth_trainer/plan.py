@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -62,14 +63,19 @@ class Choice:
     fits: bool
 
 
-def make_plan(config: TrainConfig, world: World) -> Plan:
-    """The plan if memory is no matter. Raises ConfigError for a combination that cannot be run."""
+def make_plan(config: TrainConfig, world: World, *, precision_before: str | None = None) -> Plan:
+    """The plan if memory is no matter. Collective. `precision_before`: what earlier starts of the job trained in; with
+    `Auto` this one goes on in it. Raises ConfigError for a combination that cannot be run.
+    """
     training = config.training
     if config.world_size != world.size:
         raise ConfigError(
             f"parallelism: the configuration asks for {config.world_size} ranks, but {world.size} were started"
         )
-    bf16 = training.precision == "BF16" or (training.precision == "Auto" and multiplies_bf16(world.device))
+    precision: str = training.precision
+    if precision == "Auto":
+        precision = precision_before or auto_precision(world)
+    bf16 = precision == "BF16"
     accumulation = 1 if training.gradient_accumulation == "Auto" else training.gradient_accumulation
     if training.batch_size % (world.size * accumulation):
         raise ConfigError(
@@ -152,6 +158,12 @@ def smaller(config: TrainConfig, plan: Plan) -> Limit | None:
 
 def in_gib(size: int) -> str:
     return f"{size / GIB:.1f}" if size >= GIB else f"{size / GIB:.2f}"
+
+
+def auto_precision(world: World) -> Literal["BF16", "FP32"]:
+    """That of a training which begins here: bf16 where it is the faster on every rank's device. Collective."""
+    (is_faster,) = world.all_true([multiplies_bf16(world.device)])
+    return "BF16" if is_faster else "FP32"
 
 
 def multiplies_bf16(device: torch.device) -> bool:

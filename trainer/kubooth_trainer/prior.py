@@ -13,6 +13,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,7 @@ class PriorMaker:
             todo = [batch for batch in todo if batch not in taken and batch not in make]
             progress.advance(len(self._paths) - sum(len(self._needed(batch)) for batch in todo))
         self._world.barrier()
-        self._share(total)
+        self._share(total, progress.made)
         return PriorCount(taken=self._taken, made=self._made, seconds_saved=self._seconds / self._world.size)
 
     def _decide(self, todo: list[int], moved: Callable[[], None]) -> list[int]:
@@ -195,9 +196,9 @@ class PriorMaker:
         )
         images = sampler.decode(latents)
         seconds = (time.monotonic() - began) / BATCH
-        made = _Made(images, latents.cpu(), torch.tensor([seconds], dtype=torch.float64))
+        made = _Made(images, latents.cpu(), torch.tensor([seconds], dtype=torch.float64), _encoded(images))
         for index in self._needed(batch):
-            keep_class_image(self._paths[index], png_bytes(images[index - first]), made.latents[index - first].numpy())
+            keep_class_image(self._paths[index], made.pngs[index - first], made.latents[index - first].numpy())
         return made
 
     def _exchange(self, batch: int, made: _Made, rank: int) -> None:
@@ -209,18 +210,21 @@ class PriorMaker:
         self._made += len(needed)
         if not self._world.leads_node:
             return
-        for index in needed:
-            if not self._paths[index].exists():  # made on another node
-                place = index - batch * BATCH
-                keep_class_image(self._paths[index], png_bytes(images[place]), latents[place].numpy())
+        missing = [index for index in needed if not self._paths[index].exists()]  # made on another node
+        pngs = made.pngs
+        if not pngs and (missing or self._cache is not None):
+            pngs = _encoded(images)
+        for index in missing:
+            place = index - batch * BATCH
+            keep_class_image(self._paths[index], pngs[place], latents[place].numpy())
         if self._cache is not None:
             whole = {
-                batch * BATCH + place: ClassImage(png=png_bytes(picture), latent=value.numpy(), seconds=seconds)
-                for place, (picture, value) in enumerate(zip(images, latents, strict=True))
+                batch * BATCH + place: ClassImage(png=png, latent=value.numpy(), seconds=seconds)
+                for place, (png, value) in enumerate(zip(pngs, latents, strict=True))
             }
             self._cache.store(batch, whole)
 
-    def _share(self, total: int) -> None:
+    def _share(self, total: int, made: Callable[[int], None]) -> None:
         """Gives what only rank 0's node has to the other nodes, so that all train on the same. Collective."""
         everywhere = self._world.all_true([self._is_whole(batch) for batch in range(total)])
         for batch in [batch for batch in range(total) if not everywhere[batch]]:
@@ -235,6 +239,7 @@ class PriorMaker:
             if self._world.leads_node and not self._world.is_main:
                 for index, picture, latent in zip(needed, pictures, latents, strict=True):
                     keep_class_image(self._paths[index], png_bytes(picture), latent.numpy())
+            made(len(self._paths))
         self._world.barrier()
 
     def _needed(self, batch: int) -> range:
@@ -247,18 +252,28 @@ class PriorMaker:
 
 @dataclass(frozen=True)
 class _Made:
-    """A whole batch: images [n, height, width, 3] uint8, latents [n, c, h, w] fp32, seconds per image; on the CPU."""
+    """A whole batch: images [n, height, width, 3] uint8, latents [n, c, h, w] fp32, seconds per image; on the CPU.
+
+    `pngs` are the images encoded, on the rank that made them.
+    """
 
     images: torch.Tensor
     latents: torch.Tensor
     seconds: torch.Tensor
+    pngs: list[bytes]
 
     @classmethod
     def empty(cls, sampler: Sampler) -> _Made:
         """Of the same shape, to receive one."""
         side = sampler.resolution
         images = torch.zeros((BATCH, side, side, 3), dtype=torch.uint8)
-        return cls(images, torch.zeros((BATCH, *sampler.latent_shape)), torch.zeros(1, dtype=torch.float64))
+        return cls(images, torch.zeros((BATCH, *sampler.latent_shape)), torch.zeros(1, dtype=torch.float64), [])
+
+
+def _encoded(images: torch.Tensor) -> list[bytes]:
+    """Side by side: the device is idle meanwhile."""
+    with ThreadPoolExecutor(BATCH) as pool:
+        return list(pool.map(png_bytes, images))
 
 
 def _owners(flags: list[torch.Tensor]) -> list[int | None]:

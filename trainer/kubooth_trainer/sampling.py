@@ -209,7 +209,7 @@ def write_whole(path: Path, data: bytes) -> None:
 def _inference(schedule: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a scheduler's config that describes the model, not one solver's options."""
     keys = (
-        "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type",
+        "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",
         "rescale_betas_zero_snr", "timestep_spacing", "steps_offset", "set_alpha_to_one",
     )  # fmt: skip
     kept = {key: schedule[key] for key in keys if key in schedule}

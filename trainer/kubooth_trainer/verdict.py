@@ -102,8 +102,9 @@ def _crashed(seen: Seen) -> FailedEvent | None:
 
 def _stopped(seen: Seen) -> FailedEvent | None:
     told = [o for o in seen.outcomes if o.reason == StoppedError.reason]
-    if told:
-        return _failed(told[0])
+    lost = [o for o in seen.outcomes if o.reason == PeerLostError.reason]
+    if told and not (seen.stopped_at is None and lost and lost[0].time < told[0].time):
+        return _failed(told[0])  # else it was torchrun that stopped it, for the peer that was lost before
     if seen.stopped_at is None or _lost_peer(seen) is not None:
         return None
     if seen.grace_seconds is not None:

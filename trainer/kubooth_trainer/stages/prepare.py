@@ -47,6 +47,8 @@ def prepare(setting: Setting, acquired: Acquired, class_images: ClassImages | No
     pixels = latents.images_digest(chain(photos, _opened(own)))
     decisive = [config.digest(), acquired.model_digest, acquired.identifier, setting.plan.precision, pixels]
     decisive += [sampled.key or ""] if sampled else []
+    if config.training.captions:
+        decisive.append(hashlib.sha256("\0".join(acquired.instance_prompts).encode()).hexdigest())
     identity = hashlib.sha256(" ".join(decisive).encode()).hexdigest()
     path = setting.work / "latents" / f"{identity[:16]}.safetensors"
     reporter.begin("Prepare", total=total, unit="images", note="latents were there" if path.exists() else "")

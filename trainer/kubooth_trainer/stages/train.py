@@ -28,8 +28,9 @@ class Trained:
 
 
 def train_model(
-    setting: Setting, acquired: Acquired, prepared: Prepared, checkpoints: Checkpoints, prober: Prober | None
-) -> Trained:
+    setting: Setting, acquired: Acquired, prepared: Prepared, checkpoints: Checkpoints, note: MemoryNote,
+    prober: Prober | None,
+) -> Trained:  # fmt: skip
     """Trains to the end, or as far as it pays. Collective. `prober`: None where the last state is the result."""
     family = acquired.family
     distinct = sorted({*acquired.instance_prompts, prior_prompt(setting.config)})
@@ -45,7 +46,7 @@ def train_model(
     surroundings = Surroundings(
         world=setting.world,
         checkpoints=checkpoints,
-        note=MemoryNote(storage=setting.storage, uri=setting.config.checkpoints.uri, identity=prepared.identity),
+        note=note,
         reporter=setting.reporter,
         stop=setting.stop,
         watchdog=setting.watchdog,
@@ -78,7 +79,8 @@ def _train_and_select(setting: Setting, inputs: TrainInputs, around: Surrounding
             break
         if any(probe.step == step for probe in probes):
             continue
-        facts = train(config, setting.plan, inputs, around, until=step, goes_on=goes_on) or facts
+        told = facts is not None
+        facts = train(config, setting.plan, inputs, around, until=step, goes_on=goes_on, has_told=told) or facts
         goes_on = True
         state = checkpoints.at(step, reporter.warn)
         probe = prober.probe(state) if state else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from kubooth_trainer.checkpoint_claim import require_claim
+from kubooth_trainer.claim import Claim
 from kubooth_trainer.errors import QualityRejectedError
 from kubooth_trainer.publish import Destination, Manifest, publish
 from kubooth_trainer.result import Finished, manifest_fields, quality_event, write_pages
@@ -11,7 +13,7 @@ from kubooth_trainer.stages.setting import Setting
 REJECTED = ".kubooth/rejected"  # below the output
 
 
-def tell_quality(setting: Setting, finished: Finished, destination: Destination) -> None:
+def tell_quality(setting: Setting, finished: Finished, destination: Destination, claim: Claim) -> None:
     """Says what was measured. Raises QualityRejectedError where the gate lets nothing be published. Rank 0 alone.
 
     The report of a rejected result goes beside what is reserved for work in progress; checkpoints stay, so that the
@@ -28,6 +30,7 @@ def tell_quality(setting: Setting, finished: Finished, destination: Destination)
     folder.mkdir(parents=True, exist_ok=True)
     write_pages(finished, folder)
     report = storage.join(destination.uri, f"{REJECTED}/report.html")
+    require_claim(claim)  # else it is a successor's place by now
     storage.write_bytes(report, (folder / "report.html").read_bytes())
     setting.reporter.emit(quality_event(quality, report=report))
     raise QualityRejectedError(f"evaluation.gate: {judgement.message}; the report is at {report}")

@@ -201,15 +201,21 @@ class S3Backend:
         self._delete_keys(location.bucket, [*keys, location.key] if location.key else keys)
 
     def clear_unfinished(self, location: Location) -> None:
+        from kubooth_trainer.storage import s3_errors
+
         # Needs rights that a writer may lack (ListBucketMultipartUploads, AbortMultipartUpload): then they stay.
         with contextlib.suppress(StorageDeniedError), self._explained(location):
             pages = self._client.get_paginator("list_multipart_uploads").paginate(
                 Bucket=location.bucket, Prefix=f"{location.key}/"
             )
             for upload in [upload for page in pages for upload in page.get("Uploads", [])]:
-                self._client.abort_multipart_upload(
-                    Bucket=location.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                )
+                try:
+                    self._client.abort_multipart_upload(
+                        Bucket=location.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                    )
+                except self._client.exceptions.ClientError as error:
+                    if not s3_errors.is_gone(error):  # it has ended since it was listed, or is listed all the same
+                        raise
 
     def _objects(self, location: Location) -> Iterator[Any]:
         prefix = f"{location.key}/" if location.key else ""

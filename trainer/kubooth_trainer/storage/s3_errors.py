@@ -53,7 +53,8 @@ def may_pass(response: tuple[Any, dict[str, Any]] | None, exception: Exception |
     """Whether the same request may succeed in a moment: as the transient and throttling errors of botocore's
     standard mode. `response` is the raw answer and the parsed one."""
     if response is None:
-        return isinstance(exception, boto.ConnectionError | boto.HTTPClientError) and not _is_untrusted(exception)
+        passing = isinstance(exception, boto.ConnectionError | boto.HTTPClientError)
+        return passing and not (_is_untrusted(exception) or _cannot_be_sent(exception))
     told = response[1]
     status = told.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     code = told.get("Error", {}).get("Code")
@@ -74,6 +75,11 @@ def s3_failure(error: Exception, uri: str, endpoint: str) -> KuboothError | Prec
     if _is_untrusted(error):
         return StorageDeniedError(
             f"{uri}: the certificate of {endpoint} is not trusted here: set AWS_CA_BUNDLE to its authority's file"
+        )
+    if _cannot_be_sent(error):
+        return StorageDeniedError(
+            f"{uri}: the S3 credentials hold a character that cannot be sent, such as a line break at the end: write "
+            "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN anew without it"
         )
     if isinstance(error, _UNREACHABLE):
         return unreachable(uri, endpoint)
@@ -107,7 +113,12 @@ def unreachable(uri: str, endpoint: str) -> StorageUnavailableError:
     )
 
 
-def _is_untrusted(error: Exception) -> bool:
+def _cannot_be_sent(error: Exception | None) -> bool:
+    """Whether a header is none: it is the key's id, or the token, that is put into one as it is."""
+    return type(error) is boto.HTTPClientError and isinstance(error.kwargs.get("error"), ValueError)
+
+
+def _is_untrusted(error: Exception | None) -> bool:
     return isinstance(error, boto.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error)
 
 
