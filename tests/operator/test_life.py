@@ -507,13 +507,8 @@ def test_a_batch_job_that_a_queue_takes_in_unasked_waits_and_loses_no_attempt() 
     assert world.run_to_the_end()["attempts"] == 1
 
 
-def test_a_batch_job_that_is_made_again_before_its_pods_were_ready_waits_in_the_queue_again() -> None:
-    world = World(
-        spec={"queueName": "gpus", "runPolicy": {"maxRestarts": 0}},
-        script=lambda attempt: Behaviour(waiting="ImagePullBackOff"),
-    )
-    world.run(until=lambda: bool(world.pods))
-    world.run(100)
+def check_that_it_is_queued_again_for_free(world: World) -> None:
+    """Somebody deletes the batch Job; the one that is made again waits for quota, in the same attempt."""
     world.hold_jobs = True
     world.delete(ref_of(world.batch_job()))
     world.run(1000)
@@ -521,6 +516,21 @@ def test_a_batch_job_that_is_made_again_before_its_pods_were_ready_waits_in_the_
     world.script = lambda attempt: Behaviour()
     hold(world, held=False)
     assert world.run_to_the_end()["attempts"] == 1
+
+
+def test_a_batch_job_that_is_made_again_waits_in_the_queue_again_and_loses_no_attempt() -> None:
+    world = running(World(spec={"queueName": "gpus", "runPolicy": {"maxRestarts": 0}}, script=saving_for_ten_seconds))
+    check_that_it_is_queued_again_for_free(world)
+
+
+def test_a_batch_job_that_is_made_again_before_its_pods_were_ready_waits_in_the_queue_again() -> None:
+    world = World(
+        spec={"queueName": "gpus", "runPolicy": {"maxRestarts": 0}},
+        script=lambda attempt: Behaviour(waiting="ImagePullBackOff"),
+    )
+    world.run(until=lambda: bool(world.pods))
+    world.run(100)
+    check_that_it_is_queued_again_for_free(world)
 
 
 @pytest.mark.parametrize("code", [0, 70])
@@ -561,14 +571,3 @@ def test_the_next_attempt_does_not_begin_with_the_end_of_a_stage() -> None:
     world.run(until=lambda: world.status["attempts"] == 2)
     (stage,) = world.status["stages"]
     assert stage["state"] == "Failed" and "end" not in stage
-
-
-def test_a_batch_job_that_is_made_again_waits_in_the_queue_again_and_loses_no_attempt() -> None:
-    world = running(World(spec={"queueName": "gpus", "runPolicy": {"maxRestarts": 0}}, script=saving_for_ten_seconds))
-    world.hold_jobs = True
-    world.delete(ref_of(world.batch_job()))
-    world.run(1000)
-    assert (world.phase, world.status["reason"], world.status["attempts"]) == ("Pending", "Queued", 1)
-    world.script = lambda attempt: Behaviour()
-    hold(world, held=False)
-    assert world.run_to_the_end()["attempts"] == 1
